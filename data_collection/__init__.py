@@ -1,0 +1,1 @@
+"""Teleoperation devices, recording and conversion. Knows no rclpy; nodes are in ros2_ws."""
