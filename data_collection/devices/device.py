@@ -34,7 +34,7 @@ class TeleopDevice(ABC):
         Raises `DeviceUnavailableError` when the device is gone.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - devices with nothing to free need not say so
         """Frees the device. May be called twice."""
 
 

@@ -80,7 +80,8 @@ def _copy(source: BinaryIO, target: BinaryIO) -> tuple[int, int]:
     counts: dict[str, int] = {}
     end = 0
     complete = False
-    for record, end in _readable(source):
+    for record, offset in _readable(source):
+        end = offset
         match record:
             case Schema() if record.id not in schemas:
                 schemas[record.id] = writer.register_schema(record.name, record.encoding, record.data)

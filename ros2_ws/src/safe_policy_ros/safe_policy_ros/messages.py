@@ -10,13 +10,12 @@ from geometry_msgs.msg import Pose as PoseMsg
 from geometry_msgs.msg import PoseStamped, Twist, TwistStamped
 from sensor_msgs.msg import Image
 
+from data_collection.pixels import rgb_from_bytes
 from safe_policy_core.geometry import Pose
 
 BASE_FRAME = "fr3_link0"
 CAMERA_FRAME = "camera_color_optical_frame"
 NANOSECONDS = 1_000_000_000
-
-_CHANNELS = {"rgb8": slice(None), "bgr8": slice(None, None, -1)}
 
 
 def stamp_to_ns(stamp: Time) -> int:
@@ -81,12 +80,4 @@ def image_to_msg(image: np.ndarray, time_ns: int, frame: str = CAMERA_FRAME) -> 
 
 def image_from_msg(message: Image) -> np.ndarray:
     """(H, W, 3) uint8 RGB from rgb8 or bgr8, row padding removed. Raises `ValueError` for anything else."""
-    if message.encoding not in _CHANNELS:
-        raise ValueError(f"image encoding: expected one of {sorted(_CHANNELS)}, got {message.encoding!r}")
-    rows = np.frombuffer(message.data, np.uint8)
-    if message.step < message.width * 3 or rows.size != message.height * message.step:
-        raise ValueError(f"image data: expected {message.height} rows of {message.step} bytes for width "
-                         f"{message.width}, got {rows.size} bytes")
-    pixels = rows.reshape(message.height, message.step)[:, : message.width * 3]
-    image = pixels.reshape(message.height, message.width, 3)[..., _CHANNELS[message.encoding]]
-    return np.ascontiguousarray(image)
+    return rgb_from_bytes(message.data, message.height, message.width, message.step, message.encoding)

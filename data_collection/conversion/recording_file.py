@@ -1,0 +1,78 @@
+"""Reads a recording without rclpy; every way in which the file can be bad is a `DatasetError`."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zstandard
+from mcap.exceptions import McapError
+from mcap.reader import McapReader, make_reader
+from mcap_ros2.decoder import DecoderFactory
+
+from data_collection.recording.writer import EPISODE_RECORD, PART_SUFFIX, SUMMARY_RECORD
+from safe_policy_core.errors import DatasetError
+
+_DAMAGE = (McapError, ValueError, struct.error, EOFError, KeyError, IndexError, RuntimeError, MemoryError,
+           OverflowError, NotImplementedError, zstandard.ZstdError)
+"""What the MCAP reader and the CDR decoder raise on nonsense."""
+
+
+class RecordingFile:
+    """One finished `.mcap` file.
+
+    episode: what the recorder wrote at the start. summary: message counts and drops, written at the end.
+    topics: names of the topics that hold messages.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if self.path.name.endswith(PART_SUFFIX):
+            raise DatasetError(f"{path}: an unfinished recording; `safe-policy convert` on its folder recovers it")
+        if not self.path.is_file():
+            raise DatasetError(f"{path}: no such recording")
+        self.episode: dict[str, Any] = {}
+        self.summary: dict[str, Any] = {}
+        try:
+            with open(self.path, "rb") as file:
+                reader = make_reader(file, validate_crcs=True)
+                summary = reader.get_summary()
+                if summary is None or summary.statistics is None:
+                    raise DatasetError(f"{path}: truncated (no summary at its end); rename it to "
+                                       f"{self.path.name}{PART_SUFFIX} and run `safe-policy convert` on its folder")
+                counts = summary.statistics.channel_message_counts
+                self.topics = frozenset(channel.topic for channel in summary.channels.values()
+                                        if counts.get(channel.id))
+                self._read_metadata(reader)
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def messages(self, topic: str) -> Iterator[Any]:
+        """Decoded messages of one topic in the order of recording. Raises `DatasetError` for a topic without any."""
+        if topic not in self.topics:
+            raise DatasetError(f"{self.path}: {topic}: no messages; recorded are {', '.join(sorted(self.topics))}")
+        factory = DecoderFactory()
+        try:
+            with open(self.path, "rb") as file:
+                for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages([topic]):
+                    decode = factory.decoder_for(channel.message_encoding, schema)
+                    if decode is None:
+                        raise DatasetError(f"{self.path}: {topic}: expected CDR messages with a ros2msg schema, "
+                                           f"got {channel.message_encoding!r}")
+                    yield decode(message.data)
+        except _DAMAGE as error:
+            raise self._damaged(error, f"{topic}: ") from error
+
+    def _read_metadata(self, reader: McapReader) -> None:
+        for record in reader.iter_metadata():
+            if record.name == EPISODE_RECORD:
+                self.episode = json.loads(record.metadata["json"])
+            elif record.name == SUMMARY_RECORD:
+                self.summary = json.loads(record.metadata["json"])
+
+    def _damaged(self, error: BaseException, where: str = "") -> DatasetError:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return DatasetError(f"{self.path}: {where}truncated or damaged ({reason})")
