@@ -1,0 +1,275 @@
+"""The ROS graph as a `RobotEnv`: a real arm, or the simulated one behind the same protocol."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+from safe_policy_interfaces.msg import EpisodeState, GateStatus
+from safe_policy_ros.episode_messages import EpisodePlan, episode_state, step_message
+from safe_policy_ros.executed import action_scale
+from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC, GraphLink
+from safe_policy_ros.homing import Homing
+from safe_policy_ros.messages import image_from_msg, stamp_to_ns
+from safe_policy_ros.pacer import Pacer
+from safe_policy_ros.scene_setup import make_scene
+from safe_policy_ros.spinner import Spinner
+
+from safe_policy_core.errors import RobotUnavailableError
+from safe_policy_core.interfaces import ActionDecision, Observation, RobotEnv, Specs, StepResult
+from safe_policy_core.safety.motion import CONTROL_PERIOD
+
+ARM_HINT = "make sure that the arm is free to move, then call /safety_gate/arm"
+
+
+@dataclass(frozen=True)
+class RosEnvConfig:
+    """specs, start_pose (6,) and nominal_quaternion (4,) come from the task.
+
+    scene: "service" (simulated) or "manual" (the operator arranges the table). Times in s:
+    connect_timeout for a node's first message, image_timeout and pose_timeout for the age at which
+    what was seen is too old to act on, status_timeout for the gate's silence, fresh_timeout for the
+    first image of an episode, operator_timeout for the table. limits: the gate's, for the record.
+    """
+
+    specs: Specs
+    start_pose: tuple[float, ...]
+    nominal_quaternion: tuple[float, ...]
+    max_steps: int = 80
+    scene: str = "service"
+    connect_timeout: float = 15.0
+    image_timeout: float = 0.2
+    pose_timeout: float = 0.1
+    status_timeout: float = 0.2
+    fresh_timeout: float = 5.0
+    operator_timeout: float = 600.0
+    homing: Homing = field(default_factory=Homing)
+    limits: dict[str, Any] = field(default_factory=dict)
+
+
+class RosRobotEnv(RobotEnv):
+    """Ten steps a second through the safety gate.
+
+    Steps are in real time: between the return of one step and the call of the next the last command
+    goes on acting, and the gate stops the arm when the next one is more than 150 ms late. Never arms
+    the gate. A fault ends the episode with `truncated` and `info["fault"]`: what the gate reports, or
+    stale_image, stale_pose, stale_gate, rearmed, abort, cancelled.
+    """
+
+    def __init__(self, node: Node, config: RosEnvConfig) -> None:
+        self.specs, self._config, self._node = config.specs, config, node
+        self._scale = action_scale(config.specs)
+        self._start = np.asarray(config.start_pose, float)
+        self._graph = GraphLink(node, np.asarray(config.nominal_quaternion))
+        self._spinner = Spinner(node)
+        self._scene = make_scene(config.scene, node, self._spinner, config.connect_timeout, config.operator_timeout)
+        self._pacer = Pacer(CONTROL_PERIOD)
+        self._cancelled = threading.Event()
+        self._decision: ActionDecision | None = None
+        self._running = False
+        self.plan = EpisodePlan(task="original")
+
+    @property
+    def graph(self) -> GraphLink:
+        return self._graph
+
+    # The episode
+
+    def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
+        """Clears the scene, homes the arm, arranges the scene, waits for a fresh image.
+
+        Raises `RobotUnavailableError` naming the topic or service that does not answer, or the gate's
+        state when it is not armed.
+        """
+        if self._running:
+            self._end()
+        self._cancelled.clear()
+        self.plan = self.plan.begin(seed)
+        self._announce(EpisodeState.RESETTING)
+        try:
+            self._await_graph()
+            self._scene.clear(self.plan.task, seed)
+            self._home()
+            layout = self._scene.place(self.plan.task, seed)
+            self._first_observation(self._graph.now_ns())
+        except Exception:
+            self._graph.send_twist(np.zeros(6))
+            self._announce(EpisodeState.ENDED)
+            raise
+        self._steps, self._violation, self._epoch = 0, False, self._status().epoch
+        self._graph.forget_labels()
+        self._graph.take()
+        self._pacer.start()
+        self._running = True
+        self._announce(EpisodeState.RUNNING, self._metadata(layout))
+        return self._observation(), {"layout": layout, "success": False, "violation": False,
+                                     "episode_id": self.plan.episode_id, "time_ns": self._image_ns}
+
+    def note(self, decision: ActionDecision) -> None:
+        """What the policy thought of the next step's action, for the record."""
+        self._decision = decision
+
+    def step(self, action: np.ndarray) -> StepResult:
+        """See `RobotEnv.step`. Returns at the end of the control period."""
+        if not self._running:
+            raise RuntimeError("RosRobotEnv.step: call reset first, or again after the end of an episode")
+        action = self.specs.action.validate(action)
+        decision, self._decision = self._decision or ActionDecision(action), None
+        before = self._image_ns, self._pose
+        sent_ns = self._graph.send_twist(action * self._scale / CONTROL_PERIOD)
+        deadline = self._pacer.next()
+        self._cancelled.wait(max(0.0, deadline - time.monotonic()))
+        fault = self._observe(deadline)
+        signals = self._graph.take()
+        fault = fault or ("abort" if signals.abort else "") or ("cancelled" if self._cancelled.is_set() else "")
+
+        executed = self._graph.executed_action(sent_ns, self._scale)
+        human = np.mean(signals.human, 0) * CONTROL_PERIOD / self._scale if signals.human else np.zeros(6)
+        self._steps += 1
+        self._violation |= signals.cost > 0
+        terminated = signals.reward > 0
+        truncated = not terminated and (bool(fault) or self._steps >= self._config.max_steps)
+        reasons = sorted(signals.limits) + (["teleop"] if signals.teleop else []) + ([fault] if fault else [])
+        info: dict[str, Any] = {
+            "executed_action": executed, "human_action": np.clip(human, -1, 1).astype(np.float32),
+            "intervention": signals.teleop, "filter_reason": ",".join(reasons), "success": terminated,
+            "violation": self._violation, "time_ns": self._image_ns, "overruns": self._pacer.overruns}
+        if fault:
+            info["fault"] = fault
+        self._graph.publish_step(step_message(
+            self._steps - 1, before, (self._image_ns, self._pose), action, decision, info,
+            float(signals.reward), float(signals.cost), terminated, truncated))
+        if terminated or truncated:
+            self._end()
+        return self._observation(), float(signals.reward), float(signals.cost), terminated, truncated, info
+
+    def cancel(self) -> None:
+        """Stops the arm now and ends the running episode, from any thread."""
+        self._cancelled.set()
+        self._graph.send_twist(np.zeros(6))
+
+    def close(self) -> None:
+        if self._running:
+            self._end()
+        self._spinner.close()
+
+    def _end(self) -> None:
+        self._running = False
+        self._graph.send_twist(np.zeros(6))
+        self._announce(EpisodeState.ENDED)
+
+    def _announce(self, phase: int, metadata: dict[str, Any] | None = None) -> None:
+        self._graph.publish_state(episode_state(self.plan, phase, self._graph.now_ns(), metadata or {}))
+
+    def _metadata(self, layout: dict[str, Any]) -> dict[str, Any]:
+        return self.plan.metadata | {
+            "task": self.plan.task, "seed": self.plan.seed, "operator": self.plan.operator_name,
+            "source": self.plan.source, "specs": self.specs.to_json(), "limits": self._config.limits,
+            "layout": layout, "start_pose": self._start.tolist(), "control_period": CONTROL_PERIOD,
+            "nominal_quaternion": list(self._config.nominal_quaternion), "max_steps": self._config.max_steps}
+
+    # What is seen
+
+    def _observation(self) -> Observation:
+        return self.specs.validate_observation({"image": self._image, "pose": self._pose})
+
+    def _observe(self, deadline: float) -> str:
+        """Takes the newest image and pose; returns the fault that ends the episode, or ""."""
+        fault = self._gate_fault()
+        image = self._graph.newer_image(self._image_ns, deadline)
+        if image is None and not fault and not self._cancelled.is_set():
+            # Blind, so the arm may not go on; the gate takes an explicit zero for a halt, silence for a fault.
+            self._graph.send_twist(np.zeros(6))
+            seen = self._graph.latest(IMAGE_TOPIC)
+            left = self._config.image_timeout - (seen[1] if seen else self._config.image_timeout)
+            image = self._graph.newer_image(self._image_ns, time.monotonic() + left)
+            fault = self._gate_fault() or ("" if image else "stale_image")
+        if image is not None:
+            age = (self._graph.now_ns() - stamp_to_ns(image.header.stamp)) * 1e-9
+            if age > self._config.image_timeout:
+                fault = fault or "stale_image"
+            self._image, self._image_ns = image_from_msg(image), stamp_to_ns(image.header.stamp)
+        pose = self._graph.pose_vector()
+        if pose is None or pose[1] > self._config.pose_timeout:
+            return fault or "stale_pose"
+        self._pose = pose[0].astype(np.float32)
+        return fault
+
+    def _first_observation(self, after_ns: int) -> None:
+        image = self._graph.newer_image(after_ns, time.monotonic() + self._config.fresh_timeout)
+        if image is None:
+            raise RobotUnavailableError(f"topic {IMAGE_TOPIC}: no image captured after the reset within "
+                                        f"{self._config.fresh_timeout:g} s; is the camera running?")
+        self._image, self._image_ns = image_from_msg(image), stamp_to_ns(image.header.stamp)
+        pose = self._graph.pose_vector()
+        if pose is None or pose[1] > self._config.pose_timeout:
+            raise RobotUnavailableError(f"topic {POSE_TOPIC}: no fresh pose of the arm; is franka_node running?")
+        self._pose = pose[0].astype(np.float32)
+
+    def _status(self) -> GateStatus:
+        entry = self._graph.latest(STATUS_TOPIC)
+        if entry is None:
+            raise RobotUnavailableError(f"topic {STATUS_TOPIC}: no message; is safety_gate_node running?")
+        return entry[0]
+
+    def _gate_fault(self) -> str:
+        entry = self._graph.latest(STATUS_TOPIC)
+        if entry is None or entry[1] > self._config.status_timeout:
+            return "stale_gate"
+        status: GateStatus = entry[0]
+        if status.state == GateStatus.FAULT:
+            return status.reason or "gate_fault"
+        if status.state == GateStatus.DISARMED:
+            return "disarmed"
+        return "" if status.epoch == self._epoch else "rearmed"
+
+    # Before the episode
+
+    def _await_graph(self) -> None:
+        """Waits for a fresh message of every topic and for an armed gate."""
+        deadline = time.monotonic() + self._config.connect_timeout
+        for topic, node in ((STATUS_TOPIC, "safety_gate_node"), (POSE_TOPIC, "franka_node"),
+                            (IMAGE_TOPIC, "camera_node")):
+            while (entry := self._graph.latest(topic)) is None or entry[1] > 0.5:
+                if time.monotonic() > deadline:
+                    raise RobotUnavailableError(f"topic {topic}: no message within "
+                                                f"{self._config.connect_timeout:g} s; is {node} running?")
+                time.sleep(0.02)
+        self._require_armed()
+
+    def _require_armed(self) -> GateStatus:
+        entry = self._graph.latest(STATUS_TOPIC)
+        status = self._status()
+        if entry is not None and entry[1] > self._config.status_timeout:
+            raise RobotUnavailableError(f"topic {STATUS_TOPIC}: silent for {entry[1]:.1f} s; is the gate running?")
+        if status.state == GateStatus.FAULT:
+            raise RobotUnavailableError(f"the safety gate is in FAULT ({status.reason}): {ARM_HINT}")
+        if status.state == GateStatus.DISARMED:
+            raise RobotUnavailableError(f"the safety gate is DISARMED: {ARM_HINT}")
+        return status
+
+    def _home(self) -> None:
+        """Drives the commanded pose, then the arm, to the start. Ends with an explicit zero twist."""
+        homing = self._config.homing
+        deadline = time.monotonic() + homing.timeout
+        try:
+            while True:
+                command, measured = self._graph.status_vectors(self._require_armed())
+                at_command = homing.commanded(command, self._start)
+                if at_command and homing.arrived(measured, self._start):
+                    return
+                if self._cancelled.is_set():
+                    raise RobotUnavailableError("homing was cancelled")
+                if time.monotonic() > deadline:
+                    raise RobotUnavailableError(
+                        f"homing: the arm is {np.linalg.norm(measured[:3] - self._start[:3]) * 1000:.0f} mm and the "
+                        f"command {np.linalg.norm(command[:3] - self._start[:3]) * 1000:.0f} mm from the start after "
+                        f"{homing.timeout:g} s; is something in the way, or is the operator commanding?")
+                self._graph.send_twist(np.zeros(6) if at_command else homing.twist(command, self._start))
+                self._cancelled.wait(0.05)
+        finally:
+            self._graph.send_twist(np.zeros(6))
