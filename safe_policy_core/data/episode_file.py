@@ -1,0 +1,246 @@
+"""One episode, and the HDF5 file it is kept in.
+
+A file is written once, atomically, and carries the SHA-256 of its content, so that a truncated
+or altered file is recognised when it is read and never trains a policy silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from safe_policy_core.errors import DatasetError
+from safe_policy_core.interfaces import Specs
+
+STEP_FIELDS: dict[str, tuple[str, str]] = {
+    "executed_action": ("action/executed", "float32"),
+    "policy_action": ("action/policy", "float32"),
+    "human_action": ("action/human", "float32"),
+    "intervention": ("intervention", "bool"),
+    "reward": ("reward", "float32"),
+    "cost": ("cost", "float32"),
+    "terminated": ("terminated", "bool"),
+    "truncated": ("truncated", "bool"),
+}
+"""Attribute of `Episode` -> dataset in the file and dtype; one row per step."""
+_ACTION_FIELDS = ("executed_action", "policy_action", "human_action")
+_FRAMES_PER_CHUNK = 32
+
+
+@dataclass
+class Episode:
+    """T steps. Row t of a step field belongs to the step from observation t to observation t + 1.
+
+    observations: by name, T + 1 rows each, in the dtype of the spec (images uint8 HxWx3).
+    executed_action, policy_action, human_action: (T, action_dim) float32, in the action spec's
+        scale: what ran after every limit, what the policy asked for, what a person asked for
+        (zeros where nobody did).
+    intervention: (T,) bool, whether the person's action was the one passed on.
+    filter_reason: T strings, why the executed action differs from the requested one, or "".
+    reward, cost: (T,) float32. terminated, truncated: (T,) bool, never merged.
+    time_ns: (T + 1,) int64, when each observation was captured.
+    metadata: JSON-ready; `specs` (`Specs.to_json()`) is required.
+    """
+
+    observations: dict[str, np.ndarray]
+    executed_action: np.ndarray
+    policy_action: np.ndarray
+    human_action: np.ndarray
+    intervention: np.ndarray
+    filter_reason: list[str]
+    reward: np.ndarray
+    cost: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    time_ns: np.ndarray
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Number of steps T."""
+        return len(self.executed_action)
+
+    @property
+    def specs(self) -> Specs:
+        """The specs of the environment it was recorded in. Raises `DatasetError` without them."""
+        try:
+            return Specs.from_json(self.metadata["specs"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DatasetError(f"metadata specs: missing or malformed ({error!r}), expected Specs.to_json()") from error
+
+    @property
+    def success(self) -> bool:
+        """`metadata["success"]` where the recorder knew it, else whether the task ended with a reward."""
+        if "success" in self.metadata:
+            return bool(self.metadata["success"])
+        return bool(self.terminated[-1] and self.reward[-1] > 0)
+
+    def validated(self) -> Episode:
+        """This episode with arrays in their declared dtypes. Raises `DatasetError` naming the first bad field."""
+        steps = len(self.executed_action)
+        if steps == 0:
+            raise DatasetError("action/executed: expected at least one step, got none")
+        specs = self.specs
+        if extra := self.observations.keys() ^ specs.observation.keys():
+            raise DatasetError(f"observation: {sorted(extra)} not both recorded and in metadata specs")
+        observations = {name: _rows(f"observation/{name}", self.observations[name], steps + 1, spec.dtype, spec.shape)
+                        for name, spec in specs.observation.items()}
+        arrays = {}
+        for name, (dataset, dtype) in STEP_FIELDS.items():
+            shape = specs.action.shape if name in _ACTION_FIELDS else ()
+            arrays[name] = _rows(dataset, getattr(self, name), steps, dtype, shape)
+        if (arrays["cost"] < 0).any():
+            raise DatasetError(f"cost: expected numbers >= 0, got {arrays['cost'].min()}")
+        for name in ("terminated", "truncated"):
+            if arrays[name][:-1].any():
+                raise DatasetError(f"{name}: expected only at the last of {steps} steps, "
+                                   f"got it at step {int(arrays[name].argmax())}")
+        reasons = list(self.filter_reason)
+        if len(reasons) != steps or not all(isinstance(reason, str) for reason in reasons):
+            raise DatasetError(f"filter_reason: expected {steps} strings, got {len(reasons)}")
+        if not all(reason.isprintable() for reason in reasons):
+            raise DatasetError("filter_reason: expected printable text")
+        try:
+            metadata = json.loads(json.dumps(self.metadata, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise DatasetError(f"metadata: expected JSON values ({error})") from error
+        return Episode(observations, filter_reason=reasons, metadata=metadata,
+                       time_ns=_rows("time_ns", self.time_ns, steps + 1, "int64", ()), **arrays)
+
+
+def _rows(name: str, value: Any, rows: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """`value` as a contiguous (rows, *shape) array of `dtype`; floats of another width are converted."""
+    array = np.asarray(value)
+    if array.shape != (rows, *shape):
+        raise DatasetError(f"{name}: expected shape {(rows, *shape)}, got {array.shape}")
+    expected = np.dtype(dtype)
+    if array.dtype != expected and not (expected.kind == "f" and array.dtype.kind in "fiu"):
+        raise DatasetError(f"{name}: expected dtype {dtype}, got {array.dtype}")
+    array = np.ascontiguousarray(array, expected)
+    if expected.kind == "f" and not np.isfinite(array).all():
+        raise DatasetError(f"{name}: expected finite numbers, row {int(np.argwhere(~np.isfinite(array))[0][0])} is not")
+    return array
+
+
+def _datasets(episode: Episode) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of a validated episode under its name in the file, in a fixed order."""
+    for name in sorted(episode.observations):
+        yield f"observation/{name}", episode.observations[name]
+    for name, (dataset, _) in STEP_FIELDS.items():
+        yield dataset, getattr(episode, name)
+    yield "time_ns", episode.time_ns
+
+
+def content_hash(episode: Episode) -> str:
+    """SHA-256 (hex) over every field and the metadata; independent of how a file stores them."""
+    episode = episode.validated()
+    digest = hashlib.sha256()
+    for name, array in _datasets(episode):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    digest.update(json.dumps([episode.filter_reason, episode.metadata], sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def write_episode(path: Path | str, episode: Episode) -> str:
+    """Writes one HDF5 file atomically and returns its SHA-256.
+
+    A crash at any point leaves either no file or the whole one. Raises `DatasetError` naming the
+    file and field when the episode has no steps or its fields do not fit together.
+    """
+    path = Path(path)
+    try:
+        episode = episode.validated()
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    digest = content_hash(episode)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w") as file:
+            for name, array in _datasets(episode):
+                # Images shrink to a fraction; gzip is lossless and every HDF5 reader has it.
+                images = array.ndim >= 4
+                chunks = (min(_FRAMES_PER_CHUNK, len(array)), *array.shape[1:]) if images else None
+                file.create_dataset(name, data=array, chunks=chunks, compression="gzip" if images else None,
+                                    compression_opts=4 if images else None)
+            file.create_dataset("filter_reason", data=episode.filter_reason, dtype=h5py.string_dtype())
+            file.attrs["metadata"] = json.dumps(episode.metadata, sort_keys=True)
+            file.attrs["sha256"] = digest
+        _sync(partial)
+        os.replace(partial, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be written ({error})") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return digest
+
+
+def _sync(path: Path) -> None:
+    """Forces a file or a directory entry to disk, so that a power cut after the rename loses nothing."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_episode(path: Path | str) -> Episode:
+    """Reads and verifies one file. Raises `DatasetError` naming the file and the field."""
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"{path}: no such episode file")
+    try:
+        with h5py.File(path, "r") as file:
+            episode, recorded = _read(file)
+        actual = content_hash(episode)
+    except DatasetError as error:
+        raise DatasetError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: truncated or not an HDF5 file; convert it again from its recording "
+                           f"or remove it ({str(error).splitlines()[0]})") from error
+    if actual != recorded:
+        raise DatasetError(f"{path}: sha256: content gives {actual[:12]}, the file says {str(recorded)[:12]}; it was "
+                           "altered or damaged: convert it again from its recording or remove it")
+    return episode
+
+
+def _read(file: h5py.File) -> tuple[Episode, str]:
+    names = _field(file, "fields", lambda: [name for name, item in _walk(file) if isinstance(item, h5py.Dataset)])
+    known = {dataset for dataset, _ in STEP_FIELDS.values()} | {"time_ns", "filter_reason"}
+    if extra := sorted(name for name in names if name not in known and not name.startswith("observation/")):
+        raise DatasetError(f"{extra[0]}: unexpected field")
+    metadata = _field(file, "metadata", lambda: json.loads(file.attrs["metadata"]))
+    observations = {name.removeprefix("observation/"): _field(file, name) for name in names
+                    if name.startswith("observation/")}
+    arrays = {name: _field(file, dataset) for name, (dataset, _) in STEP_FIELDS.items()}
+    reasons = _field(file, "filter_reason", lambda: list(file["filter_reason"].asstr()[()]))
+    digest = _field(file, "sha256", lambda: str(file.attrs["sha256"]))
+    return Episode(observations, filter_reason=reasons, time_ns=_field(file, "time_ns"), metadata=metadata,
+                   **arrays), digest
+
+
+def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name in group:
+        item = group[name]
+        yield prefix + name, item
+        if isinstance(item, h5py.Group):
+            yield from _walk(item, f"{prefix}{name}/")
+
+
+def _field(file: h5py.File, name: str, read: Any = None) -> Any:
+    """One field, with every way in which HDF5 reports damage turned into a `DatasetError` that names it."""
+    try:
+        return read() if read is not None else file[name][()]
+    except KeyError as error:
+        raise DatasetError(f"{name}: missing") from error
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error
