@@ -1,0 +1,1 @@
+"""Nodes: they read parameters, convert messages and call the libraries."""
