@@ -1,0 +1,62 @@
+"""Every method under its name: making learners, and loading learners and policies from checkpoints.
+
+A learner class is built as `Class(specs, config, seed, device)` and has the class attribute
+`config_class` (a dataclass whose defaults are the small preset) and the class method
+`load_policy(directory, device)`. Modules are imported at the first use of their method.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from safe_policy_core.checkpoint import load_checkpoint
+from safe_policy_core.errors import CheckpointError, ConfigurationError
+from safe_policy_core.interfaces import Learner, Policy, Specs
+from safe_policy_core.methods.configuration import from_json
+
+METHODS: dict[str, str] = {
+    "fosp": "safe_policy_core.methods.fosp.learner:FospLearner",
+    "bc": "safe_policy_core.methods.bc.learner:BcLearner",
+}
+"""Name -> "module:LearnerClass"."""
+
+
+def learner_class(name: str) -> Any:
+    """The learner class of a method. Raises `ConfigurationError` for an unknown name."""
+    if name not in METHODS:
+        raise ConfigurationError(f"method: unknown name {name!r}, expected one of {sorted(METHODS)}")
+    module, _, attribute = METHODS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def make_learner(name: str, specs: Specs, config: Any = None, seed: int = 0, device: str = "cpu") -> Learner:
+    """A new learner. `config` is the method's dataclass, or None for its defaults."""
+    found = learner_class(name)
+    return found(specs, found.config_class() if config is None else config, seed, device)
+
+
+def load_learner(directory: Path | str, device: str = "cpu") -> Learner:
+    """The learner of a checkpoint, ready to continue. Raises `CheckpointError` naming what does not fit."""
+    directory = Path(directory)
+    _, manifest = load_checkpoint(directory)
+    found = _class_of(directory, manifest)
+    learner = found(Specs.from_json(manifest["specs"]), from_json(found.config_class, manifest["config"]),
+                    int(manifest["seed"]), device)
+    learner.load(directory)
+    return learner
+
+
+def load_policy(directory: Path | str, device: str = "cpu") -> Policy:
+    """The policy of a learner's checkpoint or of an exported one. Raises `CheckpointError`."""
+    directory = Path(directory)
+    _, manifest = load_checkpoint(directory)
+    return _class_of(directory, manifest).load_policy(directory, device)
+
+
+def _class_of(directory: Path, manifest: dict[str, Any]) -> Any:
+    if manifest["method"] not in METHODS:
+        raise CheckpointError(f"{directory}: method: the checkpoint is of {manifest['method']!r}, "
+                              f"expected one of {sorted(METHODS)}")
+    return learner_class(manifest["method"])

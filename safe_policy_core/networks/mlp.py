@@ -1,0 +1,44 @@
+"""Linear layers and the MLP of DreamerV3: LayerNorm, then SiLU."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+NORM_EPSILON = 1e-3
+
+
+def initialise(module: nn.Module, scale: float = 1.0) -> None:
+    """Truncated normal of variance scale / mean(fan in, fan out); zero biases; `scale` 0 gives zeros."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+            receptive = layer.weight[0][0].numel() if layer.weight.dim() > 2 else 1
+            fan_in, fan_out = layer.weight.shape[1] * receptive, layer.weight.shape[0] * receptive
+            # 0.8796 is the standard deviation of a unit normal cut at two deviations.
+            deviation = math.sqrt(scale / ((fan_in + fan_out) / 2)) / 0.87962566103423978
+            if scale == 0:
+                nn.init.zeros_(layer.weight)
+            else:
+                nn.init.trunc_normal_(layer.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def hidden(inputs: int, units: int) -> nn.Sequential:
+    """One hidden layer: Linear without bias, LayerNorm, SiLU."""
+    return nn.Sequential(nn.Linear(inputs, units, bias=False), nn.LayerNorm(units, NORM_EPSILON), nn.SiLU())
+
+
+class Mlp(nn.Module):
+    """(..., inputs) -> (..., outputs). `output_scale` scales the last layer's initial variance (0: starts at zero)."""
+
+    def __init__(self, inputs: int, outputs: int, units: int, layers: int, output_scale: float = 1.0) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(*(hidden(inputs if index == 0 else units, units) for index in range(layers)))
+        self.output = nn.Linear(units if layers else inputs, outputs)
+        initialise(self.hidden)
+        initialise(self.output, output_scale)
+
+    def forward(self, value: Tensor) -> Tensor:
+        return self.output(self.hidden(value))

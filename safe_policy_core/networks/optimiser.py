@@ -1,0 +1,53 @@
+"""Adam with gradient clipping whose whole state is named tensors, ready for a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class Optimiser:
+    """One Adam over a module's trainable parameters.
+
+    clip: largest gradient norm. Gradients are taken for these parameters alone: a loss whose graph
+    runs through other modules (an actor through a frozen world model) leaves those untouched.
+    """
+
+    def __init__(self, module: nn.Module, learning_rate: float, clip: float, epsilon: float = 1e-8) -> None:
+        self._names, self._parameters = zip(*((name, parameter) for name, parameter in module.named_parameters()
+                                              if parameter.requires_grad), strict=True)
+        self._clip = clip
+        self._adam = torch.optim.Adam(self._parameters, learning_rate, eps=epsilon, fused=True)
+
+    def step(self, loss: Tensor) -> float:
+        """One step down the gradient of a scalar loss. Returns the gradient's norm before clipping.
+
+        Raises `FloatingPointError` when the norm is not finite; no parameter has changed then.
+        """
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            parameter.grad = gradient
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip))
+        if not norm < float("inf"):
+            raise FloatingPointError(f"gradient norm is {norm}; loss {loss.item()}")
+        self._adam.step()
+        self._adam.zero_grad(set_to_none=True)
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Moments and step counts by "parameter/moment"; empty before the first step."""
+        state = self._adam.state
+        return {f"{name}/{moment}": value for name, parameter in zip(self._names, self._parameters, strict=True)
+                for moment, value in state.get(parameter, {}).items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Inverse of `tensors`. Raises `KeyError` for a parameter this optimiser does not have."""
+        parameters = dict(zip(self._names, self._parameters, strict=True))
+        self._adam.state.clear()
+        for key, value in tensors.items():
+            name, moment = key.rsplit("/", 1)
+            parameter = parameters[name]
+            device = "cpu" if moment == "step" and parameter.device.type == "cpu" else parameter.device
+            self._adam.state[parameter][moment] = value.detach().clone().to(device)
