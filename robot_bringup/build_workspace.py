@@ -88,22 +88,26 @@ def build() -> None:
         import numpy
 
         repair_cmake_files(Path(sys.prefix), sysconfig.get_paths()["include"], numpy.get_include())
-    command = [sys.executable, "-m", "colcon", "--log-base", str(WORKSPACE / "log"), "--log-level", "error", "build", "--merge-install",
-               "--symlink-install", "--base-paths", str(WORKSPACE / "src"), str(ROOT / "robot_bringup"),
+    command = [sys.executable, "-m", "colcon", "--log-base", str(WORKSPACE / "log"), "--log-level", "error",
+               "build", "--merge-install", "--symlink-install",
+               "--base-paths", str(WORKSPACE / "src"), str(ROOT / "robot_bringup"),
                "--build-base", str(WORKSPACE / "build"), "--install-base", str(INSTALL),
                "--event-handlers", "console_cohesion-", "console_direct-", "desktop_notification-", "status-",
-               "--cmake-args", "-G", "Ninja", f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF",
-               "-DCMAKE_SUPPRESS_DEVELOPER_WARNINGS=ON", "--no-warn-unused-cli"]
+               "--cmake-args", "-G", "Ninja", f"-DPython3_EXECUTABLE={sys.executable}", "-DBUILD_TESTING=OFF"]
     environment = _colcon_environment()
     environment["PYTHONWARNINGS"] = "ignore"  # setuptools announces the end of the commands that colcon uses
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdin=subprocess.DEVNULL)
+    run = subprocess.run(command, cwd=ROOT, env=environment, text=True,
+                         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if run.returncode:  # otherwise CMake's advice to the authors of the wheels, which nobody here can follow
+        sys.stderr.write(run.stderr)
+        run.check_returncode()
 
 
 def main() -> int:
     wanted = fingerprint()
     if STAMP.exists() and STAMP.read_text() == wanted:
         return 0
-    print("ROS workspace: colcon build", flush=True)
+    print("ROS workspace: colcon build (a minute the first time)", flush=True)
     start = time.monotonic()
     try:
         build()
