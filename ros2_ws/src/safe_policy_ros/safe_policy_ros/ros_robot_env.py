@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
 from safe_policy_interfaces.msg import EpisodeState, GateStatus
+from sensor_msgs.msg import Image
+
+from data_collection.conversion.images import fit_image
+from safe_policy_core.errors import RobotUnavailableError
+from safe_policy_core.geometry import Pose
+from safe_policy_core.interfaces import ActionDecision, Observation, RobotEnv, Specs, StepResult
+from safe_policy_core.safety.motion import CONTROL_PERIOD
 from safe_policy_ros.episode_messages import EpisodePlan, episode_state, step_message
 from safe_policy_ros.executed import action_scale
 from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC, GraphLink
@@ -19,16 +27,12 @@ from safe_policy_ros.pacer import Pacer
 from safe_policy_ros.scene_setup import make_scene
 from safe_policy_ros.spinner import Spinner
 
-from safe_policy_core.errors import RobotUnavailableError
-from safe_policy_core.interfaces import ActionDecision, Observation, RobotEnv, Specs, StepResult
-from safe_policy_core.safety.motion import CONTROL_PERIOD
-
 ARM_HINT = "make sure that the arm is free to move, then call /safety_gate/arm"
 
 
 @dataclass(frozen=True)
 class RosEnvConfig:
-    """specs, start_pose (6,) and nominal_quaternion (4,) come from the task.
+    """specs, start_pose (seed -> pose of the tool) and nominal_quaternion (4,) come from the task.
 
     scene: "service" (simulated) or "manual" (the operator arranges the table). Times in s:
     connect_timeout for a node's first message, image_timeout and pose_timeout for the age at which
@@ -37,7 +41,7 @@ class RosEnvConfig:
     """
 
     specs: Specs
-    start_pose: tuple[float, ...]
+    start_pose: Callable[[int], Pose]
     nominal_quaternion: tuple[float, ...]
     max_steps: int = 80
     scene: str = "service"
@@ -63,8 +67,8 @@ class RosRobotEnv(RobotEnv):
     def __init__(self, node: Node, config: RosEnvConfig) -> None:
         self.specs, self._config, self._node = config.specs, config, node
         self._scale = action_scale(config.specs)
-        self._start = np.asarray(config.start_pose, float)
-        self._graph = GraphLink(node, np.asarray(config.nominal_quaternion))
+        self._nominal = np.asarray(config.nominal_quaternion, float)
+        self._graph = GraphLink(node, self._nominal)
         self._spinner = Spinner(node)
         self._scene = make_scene(config.scene, node, self._spinner, config.connect_timeout, config.operator_timeout)
         self._pacer = Pacer(CONTROL_PERIOD)
@@ -85,9 +89,9 @@ class RosRobotEnv(RobotEnv):
         Raises `RobotUnavailableError` naming the topic or service that does not answer, or the gate's
         state when it is not armed.
         """
-        if self._running:
-            self._end()
+        self.halt()
         self._cancelled.clear()
+        self._start = self._config.start_pose(seed).to_vector(self._nominal)
         self.plan = self.plan.begin(seed)
         self._announce(EpisodeState.RESETTING)
         try:
@@ -140,9 +144,11 @@ class RosRobotEnv(RobotEnv):
             "violation": self._violation, "time_ns": self._image_ns, "overruns": self._pacer.overruns}
         if fault:
             info["fault"] = fault
-        self._graph.publish_step(step_message(
-            self._steps - 1, before, (self._image_ns, self._pose), action, decision, info,
-            float(signals.reward), float(signals.cost), terminated, truncated))
+        if self._image_ns > before[0]:
+            # A step whose outcome no camera saw is no training data; the recording ends before it.
+            self._graph.publish_step(step_message(
+                self._steps - 1, before, (self._image_ns, self._pose), action, decision, info,
+                float(signals.reward), float(signals.cost), terminated, truncated))
         if terminated or truncated:
             self._end()
         return self._observation(), float(signals.reward), float(signals.cost), terminated, truncated, info
@@ -152,9 +158,13 @@ class RosRobotEnv(RobotEnv):
         self._cancelled.set()
         self._graph.send_twist(np.zeros(6))
 
-    def close(self) -> None:
+    def halt(self) -> None:
+        """Ends a running episode, if there is one: explicit zero twist, ENDED announced."""
         if self._running:
             self._end()
+
+    def close(self) -> None:
+        self.halt()
         self._spinner.close()
 
     def _end(self) -> None:
@@ -192,19 +202,25 @@ class RosRobotEnv(RobotEnv):
             age = (self._graph.now_ns() - stamp_to_ns(image.header.stamp)) * 1e-9
             if age > self._config.image_timeout:
                 fault = fault or "stale_image"
-            self._image, self._image_ns = image_from_msg(image), stamp_to_ns(image.header.stamp)
+            self._take_image(image)
         pose = self._graph.pose_vector()
         if pose is None or pose[1] > self._config.pose_timeout:
             return fault or "stale_pose"
         self._pose = pose[0].astype(np.float32)
         return fault
 
+    def _take_image(self, message: Image) -> None:
+        """The policy's picture is made by the function that makes the training file's."""
+        size = self.specs.observation["image"].shape[:2]
+        self._image = fit_image(image_from_msg(message), (size[0], size[1]))
+        self._image_ns = stamp_to_ns(message.header.stamp)
+
     def _first_observation(self, after_ns: int) -> None:
         image = self._graph.newer_image(after_ns, time.monotonic() + self._config.fresh_timeout)
         if image is None:
             raise RobotUnavailableError(f"topic {IMAGE_TOPIC}: no image captured after the reset within "
                                         f"{self._config.fresh_timeout:g} s; is the camera running?")
-        self._image, self._image_ns = image_from_msg(image), stamp_to_ns(image.header.stamp)
+        self._take_image(image)
         pose = self._graph.pose_vector()
         if pose is None or pose[1] > self._config.pose_timeout:
             raise RobotUnavailableError(f"topic {POSE_TOPIC}: no fresh pose of the arm; is franka_node running?")

@@ -1,0 +1,180 @@
+"""A synchronous client of the running graph, for the command line and the demo."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from action_msgs.msg import GoalStatus
+from rcl_interfaces.srv import SetParameters
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.parameter import Parameter
+from safe_policy_interfaces.action import FineTune, RunEpisode
+from safe_policy_interfaces.msg import GateStatus
+from safe_policy_interfaces.srv import LoadPolicy
+from std_srvs.srv import Trigger
+
+from safe_policy_core.errors import RobotUnavailableError, UserError
+from safe_policy_ros import qos
+from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC
+from safe_policy_ros.spinner import Spinner
+
+STATES = {GateStatus.DISARMED: "DISARMED", GateStatus.ACTIVE: "ACTIVE", GateStatus.HOLD: "HOLD",
+          GateStatus.FAULT: "FAULT"}
+EPISODE_TIMEOUT = 900.0
+"""[s] For the whole of an episode: the operator of a real arm may take minutes to arrange the table."""
+LEARN_TIMEOUT = 3600.0
+
+
+class GraphError(UserError):
+    """A node of the graph refused or failed; the message is the node's own."""
+
+
+class GraphClient:
+    """Talks to the nodes by their services and actions; each call blocks. Use as a context manager."""
+
+    def __init__(self, name: str = "safe_policy_client") -> None:
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = rclpy.create_node(f"{name}_{os.getpid()}", context=self._context)
+        self._status: GateStatus | None = None
+        self._node.create_subscription(GateStatus, STATUS_TOPIC, self._on_status, qos.STATUS)
+        self._arm = self._node.create_client(Trigger, "/safety_gate/arm")
+        self._load = self._node.create_client(LoadPolicy, "/policy/load")
+        self._tuner_parameters = self._node.create_client(SetParameters, "/fine_tuner/set_parameters")
+        self._run = ActionClient(self._node, RunEpisode, "/policy/run_episode")
+        self._learn = ActionClient(self._node, FineTune, "/fine_tuner/learn")
+        self._spinner = Spinner(self._node)
+
+    def __enter__(self) -> GraphClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the node and its context. May be called twice."""
+        if self._context.ok():
+            self._spinner.close()
+            self._node.destroy_node()
+            rclpy.shutdown(context=self._context)
+
+    def _on_status(self, message: GateStatus) -> None:
+        self._status = message
+
+    def wait_ready(self, timeout: float = 30.0, learning: bool = False, recording: bool = True) -> None:
+        """Waits for every node that an episode needs. Raises `RobotUnavailableError` naming the missing ones."""
+        node = self._node
+        needs: dict[str, Callable[[], bool]] = {
+            "service /safety_gate/arm (safety_gate_node)": self._arm.service_is_ready,
+            f"topic {STATUS_TOPIC} (safety_gate_node)": lambda: self._status is not None,
+            f"topic {POSE_TOPIC} (franka_node)": lambda: node.count_publishers(POSE_TOPIC) > 0,
+            f"topic {IMAGE_TOPIC} (camera_node)": lambda: node.count_publishers(IMAGE_TOPIC) > 0,
+            "service /policy/load (policy_node)": self._load.service_is_ready,
+            "action /policy/run_episode (policy_node)": self._run.server_is_ready}
+        if recording:
+            needs["subscription to /episode/step (recorder_node)"] = lambda: node.count_subscribers("/episode/step") > 0
+        if learning:
+            needs["action /fine_tuner/learn (fine_tuner_node)"] = self._learn.server_is_ready
+            needs["service /fine_tuner/set_parameters (fine_tuner_node)"] = self._tuner_parameters.service_is_ready
+        deadline = time.monotonic() + timeout
+        while missing := [name for name, there in needs.items() if not there()]:
+            if time.monotonic() > deadline:
+                raise RobotUnavailableError(f"the ROS graph lacks {', '.join(missing)} after {timeout:g} s; start it "
+                                            "with `python -m robot_bringup safe_reach_sim` (ROS_DOMAIN_ID "
+                                            f"{os.environ.get('ROS_DOMAIN_ID', '0')})")
+            time.sleep(0.1)
+
+    def arm(self, timeout: float = 10.0) -> None:
+        """Arms the safety gate: from now on commands move the arm. Raises `GraphError` when it refuses."""
+        answer = self._spinner.wait(self._arm.call_async(Trigger.Request()), timeout, "service /safety_gate/arm")
+        if not answer.success:
+            raise GraphError(f"/safety_gate/arm refused: {answer.message}")
+
+    def gate(self) -> dict[str, Any]:
+        """The gate's state, counters and reason, as it last said them."""
+        status = self._status
+        if status is None:
+            raise RobotUnavailableError(f"topic {STATUS_TOPIC}: no message; is safety_gate_node running?")
+        return {"state": STATES[status.state], "reason": status.reason, "epoch": status.epoch,
+                "accepted": status.accepted, "rejected": status.rejected}
+
+    def load(self, directory: Path | str, timeout: float = 60.0) -> str:
+        """The policy in `directory` acts from now on; returns the SHA-256 of its weights."""
+        request = LoadPolicy.Request(directory=str(Path(directory).resolve()))
+        answer = self._spinner.wait(self._load.call_async(request), timeout, "service /policy/load")
+        if not answer.success:
+            raise GraphError(answer.message)
+        return answer.sha256
+
+    def configure_tuner(self, parameters: Mapping[str, Any], timeout: float = 10.0) -> None:
+        """Sets parameters of fine_tuner_node: checkpoint, data, out, seed, ..."""
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()])
+        answer = self._spinner.wait(self._tuner_parameters.call_async(request), timeout,
+                                    "service /fine_tuner/set_parameters")
+        if refused := [result.reason for result in answer.results if not result.successful]:
+            raise GraphError(f"/fine_tuner/set_parameters refused: {'; '.join(refused)}")
+
+    def run_episode(self, task: str, seed: int, source: str = "policy", directory: Path | str = "",
+                    operator: str = "", deterministic: bool = False,
+                    on_step: Callable[[dict[str, Any]], None] | None = None,
+                    timeout: float = EPISODE_TIMEOUT) -> dict[str, Any]:
+        """One episode; `on_step` hears each step. Raises `GraphError` when it could not run.
+
+        Interrupting the call (Ctrl-C) or its timeout cancels the episode, which stops the arm.
+        """
+        goal = RunEpisode.Goal(task=task, seed=seed, source=source, operator_name=operator, deterministic=deterministic,
+                               directory=str(Path(directory).resolve()) if str(directory) else "")
+
+        def hear(feedback: Any) -> None:
+            if on_step is not None:
+                on_step(_plain(feedback.feedback))
+
+        status, result = self._act(self._run, goal, hear, timeout, "action /policy/run_episode")
+        if status == GoalStatus.STATUS_ABORTED:
+            raise GraphError(result.message)
+        return _plain(result)
+
+    def learn(self, episode_path: Path | str, updates: int,
+              on_update: Callable[[dict[str, Any]], None] | None = None,
+              timeout: float = LEARN_TIMEOUT) -> dict[str, Any]:
+        """Adds an episode ("" adds none) and trains `updates` steps. Raises `GraphError` when it failed."""
+        path = str(Path(episode_path).resolve()) if str(episode_path) else ""
+
+        def hear(feedback: Any) -> None:
+            if on_update is not None:
+                on_update({"update": feedback.feedback.update, **json.loads(feedback.feedback.metrics_json or "{}")})
+
+        _, result = self._act(self._learn, FineTune.Goal(episode_path=path, updates=updates), hear, timeout,
+                           "action /fine_tuner/learn")
+        if not result.success:
+            raise GraphError(f"fine-tuning failed: {result.message}")
+        return {"checkpoint": result.checkpoint, "metrics": json.loads(result.metrics_json or "{}")}
+
+    def _act(self, client: ActionClient, goal: Any, hear: Callable[[Any], None], timeout: float,
+             what: str) -> tuple[int, Any]:
+        """(final status of the goal, its result)."""
+        handle = self._spinner.wait(client.send_goal_async(goal, hear), 10.0, what)
+        if not handle.accepted:
+            raise GraphError(f"{what}: refused, another one is running")
+        try:
+            answer = self._spinner.wait(handle.get_result_async(), timeout, what)
+        except BaseException:
+            handle.cancel_goal_async()
+            time.sleep(0.2)  # the request must leave this process before its context goes
+            raise
+        return answer.status, answer.result
+
+
+def _plain(message: Any) -> dict[str, Any]:
+    """Fields by name, JSON-ready: what nobody estimated is None, not NaN."""
+    values = {name: getattr(message, name) for name in message.get_fields_and_field_types()}
+    return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}

@@ -1,0 +1,194 @@
+"""Runs episodes: the policy, or the operator with the policy watching, through `RosRobotEnv`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+import torch
+from rclpy.action.server import ServerGoalHandle
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from safe_policy_core.checkpoint import load_checkpoint
+from safe_policy_interfaces.action import RunEpisode
+from safe_policy_interfaces.srv import LoadPolicy
+
+from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
+from safe_policy_core.interfaces import ActionDecision, Policy, Specs
+from safe_policy_core.methods.registry import load_policy
+from safe_policy_ros.episode_messages import EpisodePlan
+from safe_policy_ros.goal_worker import GoalWorker
+from safe_policy_ros.quiet import no_collection
+from safe_policy_ros.ros_robot_env import RosRobotEnv
+from safe_policy_ros.safe_reach_config import safe_reach_config
+from sim.safe_reach.task import check_task
+
+WARM_UP = 3
+"""torch picks its kernels in the first calls, which take longer than a control period."""
+
+
+class PolicyNode(Node):
+    """Parameters: checkpoint (folder, "" for none), task, device, scene (service or manual), saved_timeout [s]."""
+
+    def __init__(self) -> None:
+        super().__init__("policy")
+        checkpoint = self.declare_parameter("checkpoint", "").value
+        self._task = self.declare_parameter("task", "original").value
+        self._device = self.declare_parameter("device", "cpu").value
+        scene = self.declare_parameter("scene", "service").value
+        self._saved_timeout = self.declare_parameter("saved_timeout", 30.0).value
+        check_task(self._task)
+        self._policy: Policy | None = None
+        self._checkpoint: dict[str, Any] = {}
+        # A node of its own, and without the launch file's name for this process: two executors, two threads.
+        self._env_node = rclpy.create_node("policy_env", use_global_arguments=False)
+        self._env = RosRobotEnv(self._env_node, safe_reach_config(scene=scene))
+        if checkpoint:
+            self._load(Path(checkpoint))
+        self.create_service(LoadPolicy, "/policy/load", self._on_load)
+        self._worker = GoalWorker(self, RunEpisode, "/policy/run_episode", self._run_goal, _failed, self._env.cancel)
+
+    # Loading
+
+    def _on_load(self, request: LoadPolicy.Request, response: LoadPolicy.Response) -> LoadPolicy.Response:
+        try:
+            if self._worker.busy:
+                raise ConfigurationError("/policy/load: an episode is running; load between episodes")
+            response.sha256 = self._load(Path(request.directory))
+            response.success = True
+        except UserError as error:
+            response.message = str(error)
+        return response
+
+    def _load(self, directory: Path) -> str:
+        """The policy in `directory` acts from now on; returns its SHA-256. Raises `CheckpointError`."""
+        _, manifest = load_checkpoint(directory, specs=self._env.specs)
+        policy = load_policy(directory, self._device)
+        if difference := policy.specs.difference(self._env.specs):
+            raise CheckpointError(f"{directory}: made for other specs: {difference}")
+        warm_up(policy, self._env.specs)
+        self._policy = policy
+        self._checkpoint = {"checkpoint": str(directory), "checkpoint_sha256": manifest["sha256"],
+                            "method": manifest["method"]}
+        self.get_logger().info(f"policy {manifest['method']} of {directory}, sha256 {manifest['sha256'][:12]}")
+        return manifest["sha256"]
+
+    # Episodes
+
+    def _run_goal(self, handle: ServerGoalHandle) -> tuple[str, RunEpisode.Result]:
+        try:
+            result = self._run(handle)
+        except UserError as error:
+            self.get_logger().error(str(error))
+            return "abort", _failed(error)
+        return "succeed", result
+
+    def _run(self, handle: ServerGoalHandle) -> RunEpisode.Result:
+        goal = handle.request
+        task = goal.task or self._task
+        check_task(task)
+        if goal.source not in ("policy", "teleop"):
+            raise ConfigurationError(f"source: expected policy or teleop, got {goal.source!r}")
+        policy = self._policy if goal.source == "policy" else OperatorDrives(self._env.specs)
+        if policy is None:
+            raise ConfigurationError("no policy is loaded: call /policy/load or set the parameter checkpoint")
+        self._env.plan = EpisodePlan(
+            task, goal.operator_name, goal.directory, goal.source,
+            {"record": bool(goal.directory), "deterministic": goal.deterministic,
+             **(self._checkpoint if goal.source == "policy" else {})})
+        with no_collection():
+            result = self._episode(policy, handle)
+        if goal.directory:
+            self._await_receipt(result)
+        return result
+
+    def _episode(self, policy: Policy, handle: ServerGoalHandle) -> RunEpisode.Result:
+        goal, result = handle.request, RunEpisode.Result()
+        try:
+            observation, info = self._env.reset(goal.seed)
+            if handle.is_cancel_requested:  # a request that came before the reset began
+                self._env.cancel()
+            policy.reset(goal.seed)
+            while not (result.terminated or result.truncated):
+                decision = policy.act(observation, goal.deterministic)
+                self._env.note(decision)
+                observation, reward, cost, terminated, truncated, info = self._env.step(decision.action)
+                policy.observe_executed(info["executed_action"])
+                result.terminated, result.truncated = terminated, truncated
+                result.episode_return += reward
+                result.episode_cost += cost
+                handle.publish_feedback(_feedback(result.steps, reward, cost, decision))
+                result.steps += 1
+        finally:
+            self._env.halt()
+        result.success, result.violation = bool(info["success"]), bool(info["violation"])
+        if fault := info.get("fault"):
+            result.message = f"the episode was cut short: {fault}"
+        return result
+
+    def _await_receipt(self, result: RunEpisode.Result) -> None:
+        receipt = self._env.graph.saved(self._env.plan.episode_id, self._saved_timeout)
+        problem = ""
+        if receipt is None:
+            problem = (f"no receipt on /episode/saved within {self._saved_timeout:g} s; is recorder_node running?")
+        elif not receipt.success:
+            problem = f"recording failed: {receipt.message}"
+        result.path = receipt.hdf5_path if receipt else ""
+        result.message = "; ".join(filter(None, (result.message, problem)))
+
+    def destroy_node(self) -> None:
+        self._env.close()
+        self._env_node.destroy_node()
+        super().destroy_node()
+
+
+class OperatorDrives(Policy):
+    """Asks for no motion: at the gate the operator's commands outrank it."""
+
+    def __init__(self, specs: Specs) -> None:
+        self.specs = specs
+
+    def reset(self, seed: int) -> None:
+        """Nothing to remember."""
+
+    def act(self, observation: dict[str, np.ndarray], deterministic: bool = False) -> ActionDecision:
+        return ActionDecision(np.zeros(self.specs.action.shape, np.float32), chosen_policy="operator")
+
+
+def warm_up(policy: Policy, specs: Specs) -> None:
+    """The policy's first calls, on an empty picture, before an arm waits for them."""
+    nothing = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.observation.items()}
+    policy.reset(0)
+    for _ in range(WARM_UP):
+        policy.observe_executed(policy.act(nothing).action)
+
+
+def _feedback(step: int, reward: float, cost: float, decision: ActionDecision) -> RunEpisode.Feedback:
+    probability = decision.violation_probability
+    return RunEpisode.Feedback(step=step, reward=reward, cost=cost, chosen_policy=decision.chosen_policy,
+                               violation_probability=math.nan if probability is None else float(probability))
+
+
+def _failed(error: Exception) -> RunEpisode.Result:
+    return RunEpisode.Result(message=(str(error) or type(error).__name__).splitlines()[0])
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with rclpy.init():
+        node = PolicyNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        try:
+            executor.spin()
+        except (KeyboardInterrupt, ExternalShutdownException):
+            pass
+        finally:
+            node.destroy_node()
+
+
+if __name__ == "__main__":
+    main()
