@@ -92,8 +92,8 @@ def rows() -> list[dict[str, Any]]:
             result.append(_row(f"recorder, episode with {name} pictures, data", size / seconds / 1e6, "MB/s"))
             begin = time.perf_counter()
             _, episode = convert_file(path)
-            result.append(_row(f"conversion MCAP to HDF5, {name} pictures", len(episode) / (time.perf_counter() - begin),
-                               "steps/s"))
+            seconds = time.perf_counter() - begin
+            result.append(_row(f"conversion MCAP to HDF5, {name} pictures", len(episode) / seconds, "steps/s"))
     return result
 
 

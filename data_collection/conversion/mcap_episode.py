@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,35 +115,29 @@ def _specs(recording: RecordingFile, image_size: tuple[int, int] | None) -> dict
 def _images(recording: RecordingFile, times: np.ndarray, size: tuple[int, int],
             crop: Crop | None) -> tuple[np.ndarray, int]:
     """(T + 1, *size, 3) uint8 for the stamps `times` [ns], and how many had to be replaced by a neighbour."""
-    wanted = set(times.tolist())
-    near = sorted(wanted)
-    found: dict[int, np.ndarray] = {}
-    for message in recording.messages(IMAGE_TOPIC):
-        stamp = _ns(message.header.stamp)
-        if stamp in wanted or _distance(near, stamp) <= MAX_IMAGE_SHIFT:
-            raw = rgb_from_bytes(message.data, message.height, message.width, message.step, message.encoding)
-            found[stamp] = fit_image(raw, size, crop)
-    stamps = np.array(sorted(found), np.int64)
-    replaced = 0
-    images = np.empty((len(times), *size, 3), np.uint8)
-    for row, time in enumerate(times.tolist()):
-        if time not in found:
-            replaced += 1
-            nearest = int(stamps[np.abs(stamps - time).argmin()]) if len(stamps) else None
-            if nearest is None or abs(nearest - time) > MAX_IMAGE_SHIFT * 1e9:
+    wanted = times.tolist()
+    exact = set(wanted)
+    found = _pictures(recording, lambda stamp: stamp in exact, size, crop)
+    missing = [time for time in wanted if time not in found]
+    if missing:
+        limit = int(MAX_IMAGE_SHIFT * 1e9)
+        spare = _pictures(recording, lambda stamp: min(abs(stamp - time) for time in missing) <= limit, size, crop)
+        for time in missing:
+            nearest = min(spare, key=lambda stamp: abs(stamp - time), default=None)
+            if nearest is None or abs(nearest - time) > limit:
                 raise DatasetError(f"{recording.path}: {IMAGE_TOPIC}: no picture within {MAX_IMAGE_SHIFT} s of "
-                                   f"observation {row} (stamp {time} ns)")
+                                   f"observation {wanted.index(time)} (stamp {time} ns)")
             log.warning("%s: observation %d: its picture is missing, the one %+.0f ms beside it is used",
-                        recording.path.name, row, (nearest - time) / 1e6)
-            time = nearest
-        images[row] = found[time]
-    return images, replaced
+                        recording.path.name, wanted.index(time), (nearest - time) / 1e6)
+            found[time] = spare[nearest]
+    return np.stack([found[time] for time in wanted]), len(missing)
 
 
-def _distance(near: list[int], stamp: int) -> float:
-    """[s] from `stamp` to the closest of the sorted stamps `near` [ns]."""
-    index = bisect_left(near, stamp)
-    return min(abs(near[i] - stamp) for i in (index - 1, index) if 0 <= i < len(near)) / 1e9
+def _pictures(recording: RecordingFile, keep: Callable[[int], bool], size: tuple[int, int],
+              crop: Crop | None) -> dict[int, np.ndarray]:
+    """The pictures whose stamp [ns] passes `keep`, by stamp."""
+    return {stamp: fit_image(rgb_from_bytes(m.data, m.height, m.width, m.step, m.encoding), size, crop)
+            for m in recording.messages(IMAGE_TOPIC) if keep(stamp := _ns(m.header.stamp))}
 
 
 def _ns(stamp: Any) -> int:

@@ -1,0 +1,33 @@
+"""Devices by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from data_collection.devices.device import NoDevice, TeleopDevice
+from data_collection.devices.scripted import ScriptedOperator
+from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
+
+
+def _spacemouse(**options: float) -> TeleopDevice:
+    # Imported when asked for: without the HID library the import itself fails, and other devices must not care.
+    try:
+        from data_collection.devices.spacemouse import SpaceMouse, SpaceMouseConfig
+    except (OSError, TypeError) as error:
+        raise DeviceUnavailableError(f"SpaceMouse: the HID library does not load ({error}); "
+                                     "install it with `sudo apt install libhidapi-hidraw0`") from error
+    return SpaceMouse.open(SpaceMouseConfig(**options))
+
+
+DEVICES: dict[str, Callable[..., TeleopDevice]] = {
+    "spacemouse": _spacemouse, "scripted": lambda **_: ScriptedOperator(), "none": lambda **_: NoDevice()}
+
+
+def open_device(name: str, **options: float) -> TeleopDevice:
+    """Opens the device of that name. `options` are the fields of `SpaceMouseConfig`; others ignore them.
+
+    Raises `ConfigurationError` for an unknown name and `DeviceUnavailableError` when it cannot be opened.
+    """
+    if name not in DEVICES:
+        raise ConfigurationError(f"device: unknown {name!r}, expected one of {', '.join(DEVICES)}")
+    return DEVICES[name](**options)

@@ -1,0 +1,74 @@
+"""The life of a node's process: start, signals, one-line errors, exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+from safe_policy_core.errors import UserError
+
+
+class ProcessNode(Protocol):
+    """A node with something to do before its process ends."""
+
+    def close(self) -> None:
+        """Frees devices and files. ROS still works while it runs."""
+        ...
+
+
+def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bool] | None = None) -> int:
+    """Runs a node until SIGINT, SIGTERM or an error. Returns the process's exit code.
+
+    rclpy's own signal handlers shut ROS down first; then a node could neither publish a last zero
+    command nor report a finished recording. A `UserError` from anywhere in the node ends the process
+    with one line. work: called again and again in this thread, for a node whose job blocks; it
+    returns False when the job is done, and callbacks then run in a thread of their own.
+    """
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"[%(levelname)s] [{name}] %(message)s")
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    executor = SingleThreadedExecutor()
+    spinner: threading.Thread | None = None
+    node: Node | None = None
+    try:
+        node = make_node()
+        executor.add_node(node)
+        if work is None:
+            while not stopping.is_set():
+                executor.spin_once(timeout_sec=0.1)
+            return 0
+        spinner = threading.Thread(target=_spin, args=(executor, stopping), name="spin", daemon=True)
+        spinner.start()
+        while not stopping.is_set() and work(node):
+            pass
+        return 0
+    except UserError as error:
+        get_logger(name).fatal(str(error))
+        return error.exit_code
+    finally:
+        stopping.set()
+        if spinner is not None:
+            spinner.join(timeout=2.0)
+        if node is not None:
+            node.close()  # type: ignore[attr-defined]
+            executor.remove_node(node)
+            node.destroy_node()
+        executor.shutdown(timeout_sec=1.0)
+        rclpy.try_shutdown()
+
+
+def _spin(executor: SingleThreadedExecutor, stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        executor.spin_once(timeout_sec=0.1)

@@ -1,0 +1,199 @@
+"""Records every episode as one MCAP file and makes its training file (HDF5)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib import import_module
+from pathlib import Path
+
+import rclpy.clock
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from rclpy.subscription import Subscription
+from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState
+
+from data_collection.conversion import convert_file
+from data_collection.recording.session import Recorded, RecordingSession, Sample
+from safe_policy_core.errors import UserError
+from safe_policy_ros import qos
+from safe_policy_ros.node_process import run_node
+from safe_policy_ros.parameters import declare
+
+NAME = "recorder"
+STATE_TOPIC = "/episode/state"
+
+TOPICS: dict[str, tuple[str, QoSProfile]] = {
+    "/camera/color/image_raw": ("sensor_msgs/msg/Image", qos.SENSOR),
+    "/camera/color/camera_info": ("sensor_msgs/msg/CameraInfo", qos.SENSOR),
+    "/franka/current_pose": ("geometry_msgs/msg/PoseStamped", qos.SENSOR),
+    "/franka/joint_states": ("sensor_msgs/msg/JointState", qos.SENSOR),
+    "/franka/external_wrench": ("geometry_msgs/msg/WrenchStamped", qos.SENSOR),
+    "/franka/target_pose": ("geometry_msgs/msg/PoseStamped", qos.COMMAND),
+    "/policy/delta_twist_cmds": ("geometry_msgs/msg/TwistStamped", qos.COMMAND),
+    "/teleop/delta_twist_cmds": ("geometry_msgs/msg/TwistStamped", qos.COMMAND),
+    "/teleop/joy": ("sensor_msgs/msg/Joy", qos.STATUS),
+    "/labels": ("safe_policy_interfaces/msg/LabelEvent", qos.LABELS),
+    "/safety_gate/status": ("safe_policy_interfaces/msg/GateStatus", qos.STATUS),
+    "/episode/step": ("safe_policy_interfaces/msg/Step", qos.STEPS),
+    STATE_TOPIC: ("safe_policy_interfaces/msg/EpisodeState", qos.EPISODE_STATE),
+}
+
+POLL_PERIOD = 0.02
+"""[s]"""
+QUEUE_SECONDS = 1.0
+"""How long the recorder may be held up (by a slow disk, by a conversion) before it misses messages."""
+QUEUE_RATE = 100
+"""[1/s] Rate of the fastest topic."""
+
+
+class _TakenByHand(CallbackGroup):
+    """Keeps subscriptions away from the executor.
+
+    The recorder takes waiting messages 50 times a second instead of waking for every one of about
+    600: at 530 messages/s that is 4% of a core instead of 12%, which the arm's processes need more.
+    """
+
+    def can_execute(self, entity: object) -> bool:
+        return False
+
+    def beginning_execution(self, entity: object) -> bool:
+        return False
+
+    def ending_execution(self, entity: object) -> None:
+        return None
+
+
+class RecorderNode(Node):
+    """Opens a recording when /episode/state says RUNNING and closes it after ENDED, a signal, or the policy's death."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        directory = declare(self, "directory", "runs/recordings", "where episodes go that name no folder of their own")
+        self._session = RecordingSession(
+            Path(directory),
+            preroll=declare(self, "preroll", 1.0, "how much of what came before an episode is recorded [s]", 0.0, 10.0),
+            tail=declare(self, "tail", 0.2, "how long to wait for late messages after an episode [s]", 0.0, 0.3))
+        self._convert = declare(self, "convert", True, "make the HDF5 file beside each recording")
+        self._saved = self.create_publisher(EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED)
+        self._worker = ThreadPoolExecutor(1, "convert")
+        self._closed = False
+        group = _TakenByHand()
+        self._taps = [(topic, kind, self._subscribe(topic, kind, profile, group))
+                      for topic, (kind, profile) in TOPICS.items()]
+        # Steady clocks: a step of the system's time must not stall the recording.
+        steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
+        self.create_timer(POLL_PERIOD, self._poll, clock=steady)
+        self.create_timer(0.5, self._watch_policy, clock=steady)
+        self._recover(None)
+        self.get_logger().info(f"ready, recordings go to {Path(directory).absolute()}")
+
+    def _subscribe(self, topic: str, kind: str, profile: QoSProfile, group: CallbackGroup) -> Subscription:
+        package, _, name = kind.split("/")
+        deep = QoSProfile(history=profile.history, depth=max(profile.depth, int(QUEUE_RATE * QUEUE_SECONDS)),
+                          reliability=profile.reliability, durability=profile.durability)
+        # raw: messages go into the file as the bytes that came; only the episode's state is read.
+        return self.create_subscription(getattr(import_module(f"{package}.msg"), name), topic, lambda _: None, deep,
+                                        raw=True, callback_group=group)
+
+    def _poll(self) -> None:
+        """Takes what has come on all topics, in the order of arrival."""
+        samples = []
+        for topic, kind, subscription in self._taps:
+            with subscription.handle as handle:
+                while (taken := handle.take_message(subscription.msg_type, True)) is not None:
+                    data, info = taken
+                    gid = info.get("publisher_gid") or {}
+                    samples.append(Sample(topic, kind, data, info["received_timestamp"], info["source_timestamp"],
+                                          info["publication_sequence_number"] or 0, gid.get("data")))
+        for sample in sorted(samples, key=lambda sample: sample.log_time_ns):
+            if sample.topic == STATE_TOPIC:
+                self._on_state(sample)
+            else:
+                self._session.add(sample)
+        if self._session.due(time.monotonic()):
+            self._finish()
+
+    def _on_state(self, sample: Sample) -> None:
+        state: EpisodeState = deserialize_message(sample.data, EpisodeState)
+        running = state.phase == EpisodeState.RUNNING
+        if running and state.episode_id != self._session.episode_id:
+            self._finish("the next episode began before this one ended")
+            self._begin(state)
+        self._session.add(sample)
+        if not running:
+            self._session.end(time.monotonic())
+
+    def _begin(self, state: EpisodeState) -> None:
+        self._recover(state.directory or None)
+        try:
+            metadata = json.loads(state.metadata_json or "{}")
+        except ValueError as error:
+            self.get_logger().error(f"episode {state.episode_id}: metadata_json is not JSON ({error})")
+            metadata = {}
+        described = {"task": state.task, "seed": state.seed, "operator": state.operator_name}
+        self._session.begin(state.episode_id, described | metadata, state.directory or None)
+        self.get_logger().info(f"recording {state.episode_id}")
+
+    def _watch_policy(self) -> None:
+        """A policy that died says nothing: without this its last episode would stay open."""
+        if self._session.episode_id is not None and not self.count_publishers(STATE_TOPIC):
+            self._finish("the policy node is gone")
+
+    def _finish(self, why: str = "") -> None:
+        recorded = self._session.finish()
+        if recorded is None:
+            return
+        if why:
+            self.get_logger().warning(f"{recorded.episode_id} cut short: {why}")
+        self._submit(recorded, "")
+
+    def _recover(self, directory: str | None) -> None:
+        for path in self._session.recover(directory):
+            self._submit(Recorded(path.stem, path, 0), "recovered after a crash")
+
+    def _submit(self, recorded: Recorded, note: str) -> None:
+        def report(job: Future[None]) -> None:
+            if (error := job.exception()) is not None:
+                self.get_logger().error(f"{recorded.episode_id}: {error!r}")
+
+        self._worker.submit(self._save, recorded, note).add_done_callback(report)
+
+    def _save(self, recorded: Recorded, note: str) -> None:
+        """Converts and tells; runs in the worker's thread, so that messages are taken meanwhile."""
+        message = EpisodeSaved(episode_id=recorded.episode_id, mcap_path=str(recorded.path or ""),
+                               dropped=recorded.dropped, success=recorded.path is not None and not recorded.error,
+                               message=recorded.error or note)
+        if recorded.path is not None and self._convert:
+            try:
+                path, episode = convert_file(recorded.path)
+                message.hdf5_path, message.steps = str(path), len(episode)
+            except (UserError, OSError) as error:
+                message.success, message.message = False, str(error)
+        if message.success:
+            self.get_logger().info(f"saved {message.episode_id}: {message.steps} steps, {message.dropped} messages "
+                                   "dropped")
+        else:
+            self.get_logger().error(f"{message.episode_id} not saved as it should be: {message.message}")
+        self._saved.publish(message)
+
+    def close(self) -> None:
+        """Completes what is being recorded. Called while ROS still works."""
+        if self._closed:
+            return
+        self._closed = True
+        self._poll()
+        self._finish("the recorder was stopped")
+        self._worker.shutdown(wait=True)
+
+
+def main() -> None:
+    sys.exit(run_node(RecorderNode, NAME))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Turns a device in an operator's hand, or the scripted operator, into commands for the safety gate."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import rclpy.clock
+import rclpy.duration
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.node import Node
+from safe_policy_interfaces.msg import EpisodeState, LabelEvent
+from sensor_msgs.msg import Joy
+
+from data_collection.devices import DeviceState
+from data_collection.devices.factory import open_device
+from data_collection.devices.scripted import ScriptedOperator
+from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
+from safe_policy_core.safety.motion import CONTROL_PERIOD
+from safe_policy_ros import qos
+from safe_policy_ros.messages import BASE_FRAME, ns_to_stamp, pose_from_msg, twist_stamped
+from safe_policy_ros.node_process import run_node
+from safe_policy_ros.parameters import declare
+from sim.safe_reach import task
+from sim.safe_reach.expert import ExpertPolicy
+
+NAME = "teleop"
+COMMAND_TOPIC = "/teleop/delta_twist_cmds"
+LABELS = ("", "reward", "cost", "abort")
+RATES = {"spacemouse": 100.0, "scripted": 25.0, "none": 1.0}
+"""[1/s]"""
+REST_TIME = 0.2
+"""[s] Zeros are sent this long after the last motion: silence after a motion is a fault to the gate."""
+
+
+class TeleopNode(Node):
+    """Publishes only while the operator moves the device, so that the policy has the arm the rest of the time."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        name = declare(self, "device", "none", "spacemouse, scripted or none")
+        options = {
+            "operator_yaw": declare(self, "operator_yaw", 0.0, "direction the operator looks in, 0 is from behind the "
+                                    "robot, pi from in front of it [rad]", -2 * np.pi, 2 * np.pi),
+            "deadband": declare(self, "deadband", 0.08, "share of full displacement that counts as rest", 0.0, 0.9),
+            "translation_scale": declare(self, "translation_scale", 1.0, "share of the largest speed", 0.0, 1.0),
+            "rotation_scale": declare(self, "rotation_scale", 1.0, "share of the largest turning speed", 0.0, 1.0)}
+        translation = declare(self, "max_translation_step", task.MAX_TRANSLATION_STEP,
+                              "motion in one control period at full displacement [m]", 0.0, 0.1)
+        rotation = declare(self, "max_rotation_step", task.MAX_ROTATION_STEP,
+                           "rotation in one control period at full displacement [rad]", 0.0, 0.5)
+        self._speeds = np.array([translation] * 3 + [rotation] * 3) / CONTROL_PERIOD
+        self._operator = declare(self, "operator", "scripted", "name of the operator whose episodes the scripted "
+                                 "device drives, and of the person who presses the buttons")
+        self._button_labels = declare(self, "button_labels", ["reward", "cost", "abort"],
+                                      "label that each button of the device sets, in order; '' for none")
+        if unknown := sorted(set(self._button_labels) - set(LABELS)):
+            raise ConfigurationError(f"parameter button_labels: unknown {unknown}, expected some of {LABELS}")
+        rate = declare(self, "rate", 0.0, "readings of the device in a second; 0 is the device's own", 0.0, 500.0)
+
+        self._commands = self.create_publisher(TwistStamped, COMMAND_TOPIC, qos.COMMAND)
+        self._joy = self.create_publisher(Joy, "/teleop/joy", qos.STATUS)
+        self._labels = self.create_publisher(LabelEvent, "/labels", qos.LABELS)
+        self._device = open_device(name, **options)
+        self._rest_until = 0.0
+        self._state = DeviceState()
+        self._episode = ""
+        if isinstance(self._device, ScriptedOperator):
+            self.create_subscription(EpisodeState, "/episode/state", self._on_episode, qos.EPISODE_STATE)
+            self.create_subscription(PoseStamped, "/franka/current_pose", self._on_pose, qos.SENSOR)
+        if name != "none":
+            self.create_timer(1 / (rate or RATES[name]), self._tick,
+                              clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME))
+        self.get_logger().info(f"ready, device {name}")
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        try:
+            state = self._device.read(now)
+        except DeviceUnavailableError:
+            self._send(DeviceState())
+            raise
+        self._send_labels(state)
+        changed, self._state = state.buttons != self._state.buttons, state
+        if state.moving:
+            self._rest_until = now + REST_TIME
+        if state.moving or now < self._rest_until:
+            self._send(state)
+        elif changed:
+            self._send_joy(state)
+
+    def _send(self, state: DeviceState) -> None:
+        self._commands.publish(twist_stamped(state.twist * self._speeds, self._now_ns()))
+        self._send_joy(state)
+
+    def _send_joy(self, state: DeviceState) -> None:
+        message = Joy(axes=[float(value) for value in state.twist], buttons=[int(value) for value in state.buttons])
+        message.header.stamp, message.header.frame_id = ns_to_stamp(self._now_ns()), BASE_FRAME
+        self._joy.publish(message)
+
+    def _send_labels(self, state: DeviceState) -> None:
+        """A label for every button that was pressed or let go since the last reading."""
+        before = self._state.buttons + (False,) * (len(state.buttons) - len(self._state.buttons))
+        for kind, was, pressed in zip(self._button_labels, before, state.buttons, strict=False):
+            if kind and was != pressed:
+                self._labels.publish(LabelEvent(stamp=ns_to_stamp(self._now_ns()), kind=kind, value=float(pressed),
+                                                source="button", who=self._operator))
+
+    def _now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    # The scripted operator
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        assert isinstance(self._device, ScriptedOperator)
+        if self._device.active:
+            vector = pose_from_msg(message.pose).to_vector(np.asarray(task.NOMINAL_QUATERNION))
+            self._device.observe(vector, time.monotonic())
+
+    def _on_episode(self, state: EpisodeState) -> None:
+        assert isinstance(self._device, ScriptedOperator)
+        if state.phase != EpisodeState.RUNNING or state.operator_name != self._operator:
+            self._device.stop()
+            return
+        if state.episode_id == self._episode:
+            return
+        self._episode = state.episode_id
+        try:
+            layout = task.Layout.from_json(json.loads(state.metadata_json)["layout"])
+            if layout.target is None:
+                raise ValueError("no target")
+        except (ValueError, KeyError, TypeError) as error:
+            self.get_logger().error(f"episode {state.episode_id}: the scripted operator needs the layout in "
+                                    f"metadata_json ({error!r}); it stays at rest")
+            self._device.stop()
+            return
+        expert = ExpertPolicy(speed=1.0)
+        self._device.start(lambda pose: expert.action(pose, layout), state.seed)
+        self.get_logger().info(f"driving {state.episode_id}")
+
+    def close(self) -> None:
+        """Leaves the arm with an explicit halt: a motion followed by silence would fault the gate."""
+        if self._state.moving:
+            self._send(DeviceState())
+            # Reliable delivery needs the writer to live until the reader has answered.
+            self._commands.wait_for_all_acked(rclpy.duration.Duration(seconds=0.2))
+        self._device.close()
+
+
+def main() -> None:
+    sys.exit(run_node(TeleopNode, NAME))
+
+
+if __name__ == "__main__":
+    main()
