@@ -59,4 +59,4 @@ def test_homing_converges_within_its_bounds():
         assert np.linalg.norm(twist[3:]) <= homing.max_rotation_speed * (1 + 1e-9)
         command = command + twist * 0.05
     assert homing.commanded(command, start)
-    assert not homing.commanded(start + [0.002, 0, 0, 0, 0, 0], start)
+    assert not homing.commanded(start + np.array([0.002, 0, 0, 0, 0, 0]), start)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from safe_policy_interfaces.msg import EpisodeState, Step
-from safe_policy_ros.messages import BASE_FRAME, CAMERA_FRAME, ns_to_stamp
 
 from safe_policy_core.interfaces import ActionDecision
+from safe_policy_ros.messages import BASE_FRAME, CAMERA_FRAME, ns_to_stamp
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.node import Node
 from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState, GateStatus, LabelEvent, Step
+from sensor_msgs.msg import Image
+
 from safe_policy_ros import qos
 from safe_policy_ros.executed import TargetTrack
 from safe_policy_ros.messages import pose_from_msg, stamp_to_ns, twist_from_msg, twist_stamped
-from sensor_msgs.msg import Image
 
 IMAGE_TOPIC = "/camera/color/image_raw"
 POSE_TOPIC = "/franka/current_pose"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,36 +11,38 @@ import numpy as np
 import rclpy
 import torch
 from rclpy.action.server import ServerGoalHandle
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from safe_policy_core.checkpoint import load_checkpoint
 from safe_policy_interfaces.action import RunEpisode
 from safe_policy_interfaces.srv import LoadPolicy
 
+from safe_policy_core.checkpoint import load_checkpoint
 from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
 from safe_policy_core.interfaces import ActionDecision, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_ros.episode_messages import EpisodePlan
 from safe_policy_ros.goal_worker import GoalWorker
+from safe_policy_ros.node_process import run_node
+from safe_policy_ros.parameters import declare
 from safe_policy_ros.quiet import no_collection
 from safe_policy_ros.ros_robot_env import RosRobotEnv
 from safe_policy_ros.safe_reach_config import safe_reach_config
 from sim.safe_reach.task import check_task
 
+NAME = "policy"
 WARM_UP = 3
 """torch picks its kernels in the first calls, which take longer than a control period."""
 
 
 class PolicyNode(Node):
-    """Parameters: checkpoint (folder, "" for none), task, device, scene (service or manual), saved_timeout [s]."""
+    """Offers /policy/run_episode and /policy/load; its parameters are those declared below."""
 
     def __init__(self) -> None:
-        super().__init__("policy")
-        checkpoint = self.declare_parameter("checkpoint", "").value
-        self._task = self.declare_parameter("task", "original").value
-        self._device = self.declare_parameter("device", "cpu").value
-        scene = self.declare_parameter("scene", "service").value
-        self._saved_timeout = self.declare_parameter("saved_timeout", 30.0).value
+        super().__init__(NAME)
+        checkpoint = declare(self, "checkpoint", "", "folder of the policy's checkpoint, empty for none")
+        self._task = declare(self, "task", "original", "task of goals that name none")
+        self._device = declare(self, "device", "cpu", "torch device of the policy")
+        scene = declare(self, "scene", "service", "who arranges the table: service (simulated) or manual")
+        self._saved_timeout = declare(self, "saved_timeout", 30.0, "how long to wait for the recorder [s]", 0.0, 600.0)
         check_task(self._task)
         self._policy: Policy | None = None
         self._checkpoint: dict[str, Any] = {}
@@ -139,10 +142,12 @@ class PolicyNode(Node):
         result.path = receipt.hdf5_path if receipt else ""
         result.message = "; ".join(filter(None, (result.message, problem)))
 
-    def destroy_node(self) -> None:
+    def close(self) -> None:
+        """Ends a running episode and stops the arm."""
+        self._env.cancel()
+        self._worker.close()
         self._env.close()
         self._env_node.destroy_node()
-        super().destroy_node()
 
 
 class OperatorDrives(Policy):
@@ -178,16 +183,7 @@ def _failed(error: Exception) -> RunEpisode.Result:
 
 def main() -> None:
     torch.set_num_threads(1)
-    with rclpy.init():
-        node = PolicyNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        try:
-            executor.spin()
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
-        finally:
-            node.destroy_node()
+    sys.exit(run_node(PolicyNode, NAME))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from rclpy.node import Node
 from safe_policy_interfaces.srv import ResetScene
-from safe_policy_ros.spinner import Spinner, wait_for_server
 from std_srvs.srv import Trigger
 
 from safe_policy_core.errors import ConfigurationError, RobotUnavailableError
+from safe_policy_ros.spinner import Spinner, wait_for_server
 
 
 class SceneSetup(Protocol):
