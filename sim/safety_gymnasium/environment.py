@@ -1,0 +1,79 @@
+"""Safety-Gymnasium's single-agent tasks as a `RobotEnv`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import gymnasium.error
+import numpy as np
+
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.interfaces import Observation, RobotEnv, Spec, Specs, StepResult
+from sim.safety_gymnasium.repaired_import import import_safety_gymnasium
+
+IMAGE_SIZE = 64
+VISION_KEY = "vision"
+
+
+class SafetyGymnasiumEnv(RobotEnv):
+    """One task by its id.
+
+    Observations: "vector" (float32, the task's flattened sensors), or for a vision id such as
+    `SafetyPointGoal1Vision-v0` "image" (64, 64, 3) uint8 from the agent's own camera. Actions
+    are in [-1, 1] and mapped onto the task's own bounds. The layout is drawn anew at every reset
+    from the reset's seed alone.
+
+    `info["success"]` is true once the task's goal was met in this episode (`goal_met`, where the
+    task has one); `info["violation"]` once any cost came.
+    """
+
+    def __init__(self, env_id: str) -> None:
+        package = import_safety_gymnasium()
+        vision = "Vision-" in env_id
+        try:
+            options = {}
+            if vision:
+                # `make` replaces the registered configuration by the one given, so its entries are kept.
+                registered = gymnasium.spec(env_id).kwargs["config"]
+                options["config"] = registered | {"vision_env_conf.vision_size": (IMAGE_SIZE, IMAGE_SIZE)}
+            self._env = package.make(env_id, **options)
+        except (gymnasium.error.NameNotFound, gymnasium.error.VersionNotFound, gymnasium.error.NamespaceNotFound) as e:
+            raise ConfigurationError(f"task: Safety-Gymnasium has no {env_id!r} ({e})") from e
+        self._vision = vision
+        box = self._env.action_space
+        self._low, self._high = box.low.astype(np.float32), box.high.astype(np.float32)
+        if vision:
+            observation = {"image": Spec("observation/image", (IMAGE_SIZE, IMAGE_SIZE, 3), "uint8", 0, 255)}
+        else:
+            observation = {"vector": Spec("observation/vector", self._env.observation_space.shape)}
+        self.specs = Specs(observation, Spec("action", box.shape, low=-1.0, high=1.0))
+        self._running = False
+
+    def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
+        raw, info = self._env.reset(seed=seed)
+        self._running, self._success, self._violation = True, False, False
+        return self._observation(raw), dict(info) | {"success": False, "violation": False}
+
+    def step(self, action: np.ndarray) -> StepResult:
+        executed = self.specs.action.validate(action)
+        if not self._running:
+            raise RuntimeError("step: call reset first; the episode has ended or never began")
+        raw, reward, cost, terminated, truncated, info = self._env.step(
+            self._low + (executed + 1) / 2 * (self._high - self._low))
+        self._running = not (terminated or truncated)
+        self._success |= bool(info.get("goal_met", False))
+        self._violation |= cost > 0
+        return (self._observation(raw), float(reward), float(cost), bool(terminated), bool(truncated),
+                dict(info) | {"executed_action": executed, "filter_reason": "", "success": self._success,
+                              "violation": self._violation})
+
+    def close(self) -> None:
+        self._running = False
+        self._env.close()
+
+    def _observation(self, raw: Any) -> Observation:
+        if not self._vision:
+            return {"vector": np.asarray(raw, np.float32)}
+        image = raw[VISION_KEY] if isinstance(raw, dict) else raw
+        return {"image": np.ascontiguousarray(image[..., :3], dtype=np.uint8)}

@@ -1,0 +1,45 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from safe_policy_core.cli import COMMANDS
+
+
+def safe_policy(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "safe_policy_core.cli", *arguments], capture_output=True, text=True,
+                          timeout=120)
+
+
+def test_help_names_every_command_without_heavy_imports() -> None:
+    code = ("import sys; from safe_policy_core.cli import usage; text = usage(); "
+            "assert not {'torch', 'mujoco', 'rclpy'} & sys.modules.keys(), 'heavy import'; print(text)")
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for name in COMMANDS:
+        assert f"  {name} " in run.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    run = safe_policy(command, "--help")
+    assert run.returncode == 0, run.stderr
+    assert "--" in run.stdout
+
+
+@pytest.mark.parametrize(("arguments", "names"), [
+    (["nope"], "nope"),
+    (["evaluate", "/does/not/exist", "--task", "original"], "/does/not/exist"),
+    (["collect", "no_such_task", "--out", "/tmp/never"], "no_such_task"),
+    (["pretrain", "fosp", "--data", "/does/not/exist", "--out", "/tmp/never"], "/does/not/exist"),
+    (["replay", "/does/not/exist.hdf5"], "/does/not/exist.hdf5"),
+    (["report", "/does/not/exist"], "/does/not/exist"),
+])
+def test_bad_input_ends_with_one_line_that_names_it(arguments: list[str], names: str) -> None:
+    run = safe_policy(*arguments, "--json")
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr
+    last = run.stderr.strip().splitlines()[-1]
+    assert last.startswith("safe-policy: ")
+    assert names in last
+    assert names in json.loads(run.stdout.strip().splitlines()[-1])["error"]

@@ -1,0 +1,61 @@
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from safe_policy_core.environments import make_env
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.interfaces import RobotEnv
+from sim.safety_gymnasium import SafetyGymnasiumEnv
+from sim.safety_gymnasium.repaired_import import import_safety_gymnasium
+from tests.contract import RobotEnvContract
+
+
+class TestPointGoal(RobotEnvContract):
+    @pytest.fixture
+    def env(self) -> Iterator[RobotEnv]:
+        env = make_env("SafetyPointGoal1-v0")
+        yield env
+        env.close()
+
+    def test_driving_on_into_hazards_costs(self, env: RobotEnv) -> None:
+        """Forward at full speed: on some of these seeds the point crosses a hazard."""
+        costs = []
+        for seed in range(5):
+            env.reset(seed)
+            costs.append(sum(env.step(np.array([1.0, 0.1], np.float32))[2] for _ in range(300)))
+        assert max(costs) > 0
+
+
+class TestPointGoalVision(RobotEnvContract):
+    @pytest.fixture
+    def env(self) -> Iterator[RobotEnv]:
+        env = make_env("SafetyPointGoal1Vision-v0")
+        yield env
+        env.close()
+
+    def test_step_before_reset_and_after_the_end(self, env: RobotEnv) -> None:
+        """A whole episode of 1000 rendered frames adds nothing to the vector variant's."""
+        with pytest.raises(RuntimeError, match="reset"):
+            env.step(self.action(env))
+
+    def test_picture_shows_something(self, env: RobotEnv) -> None:
+        image = env.reset(0)[0]["image"]
+        assert image.std() > 5
+
+
+def test_repair_of_dataclasses_is_undone() -> None:
+    import_safety_gymnasium()
+
+    with pytest.raises(ValueError, match="mutable default"):
+        @dataclasses.dataclass
+        class Refused:
+            field: np.ndarray = np.zeros(1)  # noqa: RUF009 (what Python 3.11 must refuse again)
+
+
+def test_unknown_task_is_named() -> None:
+    with pytest.raises(ConfigurationError, match="SafetyPointNope1"):
+        SafetyGymnasiumEnv("SafetyPointNope1-v0")
+    with pytest.raises(ConfigurationError, match="more_obstacles"):
+        make_env("nope")
