@@ -1,0 +1,84 @@
+"""The Cartesian impedance law of franky's tracker, for the direct environment.
+
+The same law with the same gains as on the arm, so that commanded motion is followed with the
+same lag in both and a policy trained in one meets the dynamics of the other.
+"""
+
+from __future__ import annotations
+
+import mujoco
+import numpy as np
+
+from safe_policy_core.geometry import Pose
+from sim.safe_reach.scene import Scene
+
+TRANSLATIONAL_STIFFNESS = 2000.0
+"""[N/m]."""
+ROTATIONAL_STIFFNESS = 100.0
+"""[Nm/rad]."""
+_STIFFNESS = np.repeat([TRANSLATIONAL_STIFFNESS, ROTATIONAL_STIFFNESS], 3)
+_DAMPING = 2 * np.sqrt(_STIFFNESS)
+POSTURE_STIFFNESS, POSTURE_DAMPING = 10.0, 6.3
+"""Null space: keeps the elbow where it is [Nm/rad], [Nms/rad]."""
+TORQUE_LIMITS = np.array([87.0, 87, 87, 87, 12, 12, 12])
+"""[Nm]."""
+IK_TOLERANCE, IK_ITERATIONS = 1e-6, 50
+
+
+class ImpedanceController:
+    """Joint torques that pull the tool to a target pose like a damped spring."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._jacobian = np.zeros((6, scene.model.nv))
+        self._rotation = np.zeros(9)
+        self._posture = np.zeros(7)
+        self._position = np.zeros(3)
+        # Plain slices: fancy indexing costs more than the arithmetic at this size.
+        first_q, first_dof = int(scene.arm_qpos[0]), int(scene.arm_dofs[0])
+        self._q, self._dof = slice(first_q, first_q + 7), slice(first_dof, first_dof + 7)
+
+    def set_target(self, pose: Pose) -> None:
+        self._position = pose.position
+        mujoco.mju_quat2Mat(self._rotation, pose.quaternion[[3, 0, 1, 2]])
+
+    def hold_posture(self) -> None:
+        """The null space keeps the present joint configuration."""
+        self._posture = self._scene.data.qpos[self._q].copy()
+
+    def error(self) -> np.ndarray:
+        """(6,) [m, rad] target minus tool, base frame."""
+        data, site = self._scene.data, self._scene.tool_site
+        r = self._rotation.reshape(3, 3) @ data.site_xmat[site].reshape(3, 3).T
+        error = np.empty(6)
+        error[:3] = self._position - data.site_xpos[site]
+        # sin(angle) * axis; equal to the rotation vector to 1% below 0.25 rad, where the lead limit keeps it.
+        error[3:] = 0.5 * (r[2, 1] - r[1, 2]), 0.5 * (r[0, 2] - r[2, 0]), 0.5 * (r[1, 0] - r[0, 1])
+        return error
+
+    def apply(self) -> None:
+        """Sets the torques of the next physics step; call between `mj_step1` and `mj_step2`."""
+        data, dof = self._scene.data, self._dof
+        mujoco.mj_jacSite(self._scene.model, data, self._jacobian[:3], self._jacobian[3:], self._scene.tool_site)
+        jacobian, velocity = self._jacobian[:, dof], data.qvel[dof]
+        wrench = _STIFFNESS * self.error() - _DAMPING * (jacobian @ velocity)
+        posture = POSTURE_STIFFNESS * (self._posture - data.qpos[self._q]) - POSTURE_DAMPING * velocity
+        # (I - J^T (J J^T)^-1 J) takes out of the posture torque what would move the tool.
+        wrench -= np.linalg.solve(jacobian @ jacobian.T, jacobian @ posture)
+        torque = jacobian.T @ wrench + posture + data.qfrc_bias[dof]
+        np.clip(torque, -TORQUE_LIMITS, TORQUE_LIMITS, out=torque)
+        data.qfrc_applied[dof] = torque
+
+    def solve_joints(self) -> None:
+        """Puts the arm's joints where the tool is at the target (damped Gauss-Newton), at rest."""
+        model, data = self._scene.model, self._scene.data
+        for _ in range(IK_ITERATIONS):
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            error = self.error()
+            if np.abs(error).max() < IK_TOLERANCE:
+                break
+            mujoco.mj_jacSite(model, data, self._jacobian[:3], self._jacobian[3:], self._scene.tool_site)
+            jacobian = self._jacobian[:, self._dof]
+            data.qpos[self._q] += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), error)
+        data.qvel[self._dof] = 0
