@@ -28,6 +28,8 @@ from safe_policy_ros.scene_setup import make_scene
 from safe_policy_ros.spinner import Spinner
 
 ARM_HINT = "make sure that the arm is free to move, then call /safety_gate/arm"
+ARM_GRACE = 0.3
+"""[s] The answer of /safety_gate/arm may overtake the status that tells of it."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,9 @@ class RosRobotEnv(RobotEnv):
                     raise RobotUnavailableError(f"topic {topic}: no message within "
                                                 f"{self._config.connect_timeout:g} s; is {node} running?")
                 time.sleep(0.02)
+        grace = time.monotonic() + ARM_GRACE
+        while self._status().state in (GateStatus.DISARMED, GateStatus.FAULT) and time.monotonic() < grace:
+            time.sleep(0.01)
         self._require_armed()
 
     def _require_armed(self) -> GateStatus:
