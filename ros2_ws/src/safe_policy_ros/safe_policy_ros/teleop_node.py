@@ -115,9 +115,15 @@ class TeleopNode(Node):
 
     def _on_pose(self, message: PoseStamped) -> None:
         assert isinstance(self._device, ScriptedOperator)
-        if self._device.active:
+        if not self._device.active:
+            return
+        try:
             vector = pose_from_msg(message.pose).to_vector(np.asarray(task.NOMINAL_QUATERNION))
-            self._device.observe(vector, time.monotonic())
+        except ValueError as error:
+            # Without a pose the operator lets go by itself after a moment.
+            self.get_logger().error(f"/franka/current_pose: {error}", throttle_duration_sec=1.0)
+            return
+        self._device.observe(vector, time.monotonic())
 
     def _on_episode(self, state: EpisodeState) -> None:
         assert isinstance(self._device, ScriptedOperator)

@@ -1,0 +1,111 @@
+"""Intel RealSense through librealsense, live or from a recording; both go through the same pipeline.
+
+rclpy must be imported before pyrealsense2 (which carries a DDS of its own): in the other order the
+process dies with a segmentation fault when it ends. The import below keeps that order.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import rclpy  # noqa: F401 - must come before pyrealsense2
+
+import pyrealsense2 as rs  # isort: skip
+
+from safe_policy_core.errors import DeviceUnavailableError
+from safe_policy_ros.cameras.camera import Calibration, Camera, EndOfRecording, Frame
+from safe_policy_ros.cameras.factory import CameraConfig
+
+log = logging.getLogger(__name__)
+
+LOST_AFTER = 5.0
+"""[s] A live camera that sends nothing for so long is taken for unplugged."""
+_HOST_CLOCKS = (rs.timestamp_domain.global_time, rs.timestamp_domain.system_time)
+
+
+class RealSenseCamera(Camera):
+    """The colour stream. Raises `DeviceUnavailableError` when it does not start."""
+
+    def __init__(self, config: CameraConfig) -> None:
+        self._config = config
+        self._what = f"RealSense file {config.file}" if config.file else f"RealSense {config.serial or 'camera'}"
+        if config.file and not Path(config.file).is_file():
+            raise DeviceUnavailableError(f"{self._what}: no such file; give a .db3 recorded with rs.recorder or the "
+                                         "RealSense Viewer")
+        self._pipeline = rs.pipeline()
+        try:
+            self._profile = self._pipeline.start(self._settings())
+        except RuntimeError as error:
+            advice = "record it again" if config.file else "plug it into a USB 3 port, or check serial, size and fps"
+            raise DeviceUnavailableError(f"{self._what}: {str(error).strip()}; {advice}") from error
+        self._playback = rs.playback(self._profile.get_device()) if config.file else None
+        if self._playback is None:
+            self._set_options()
+        self._calibration = self._read_calibration()
+        self._last = time.monotonic()
+        self._open = True
+
+    def _settings(self) -> rs.config:
+        config, settings = self._config, rs.config()
+        if config.file:
+            settings.enable_device_from_file(config.file, repeat_playback=config.repeat)
+            settings.enable_stream(rs.stream.color)
+            return settings
+        if config.serial:
+            settings.enable_device(config.serial)
+        settings.enable_stream(rs.stream.color, config.width, config.height, rs.format.rgb8, round(config.fps))
+        return settings
+
+    def _set_options(self) -> None:
+        sensor = self._profile.get_device().first_color_sensor()
+        if sensor.supports(rs.option.global_time_enabled):
+            # Capture times in the host's clock, from the device's own counter.
+            sensor.set_option(rs.option.global_time_enabled, 1)
+        sensor.set_option(rs.option.enable_auto_exposure, 0 if self._config.exposure else 1)
+        if self._config.exposure:
+            sensor.set_option(rs.option.exposure, self._config.exposure)
+
+    def _read_calibration(self) -> Calibration:
+        found = self._profile.get_stream(rs.stream.color).as_video_stream_profile().get_intrinsics()
+        return Calibration(found.width, found.height, found.fx, found.fy, found.ppx, found.ppy,
+                           tuple(float(value) for value in found.coeffs[:5]))
+
+    @property
+    def calibration(self) -> Calibration:
+        return self._calibration
+
+    def read(self, timeout: float) -> Frame | None:
+        arrived, frames = self._pipeline.try_wait_for_frames(max(1, round(timeout * 1000)))
+        now_ns, now = time.time_ns(), time.monotonic()
+        colour = frames.get_color_frame() if arrived else None
+        if not colour:
+            if self._playback is not None:
+                if self._playback.current_status() == rs.playback_status.stopped:
+                    raise EndOfRecording(self._config.file)
+            elif now - self._last > LOST_AFTER:
+                raise DeviceUnavailableError(f"{self._what}: no picture for {LOST_AFTER} s; check its cable and "
+                                             "restart the camera node")
+            return None
+        self._last = now
+        return Frame(self._rgb(colour), self._capture_time(colour, now_ns))
+
+    def _rgb(self, colour: rs.video_frame) -> np.ndarray:
+        pixels = np.asanyarray(colour.get_data())
+        if colour.get_profile().format() == rs.format.bgr8:
+            pixels = pixels[..., ::-1]
+        # The frame's memory goes back to librealsense: a copy outlives it.
+        return np.array(pixels, np.uint8)
+
+    def _capture_time(self, colour: rs.video_frame, arrival_ns: int) -> int:
+        """The camera's own time where it is in the host's clock; a recording is captured when it is played."""
+        if self._playback is None and colour.get_frame_timestamp_domain() in _HOST_CLOCKS:
+            return round(colour.get_timestamp() * 1e6)
+        return arrival_ns
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._pipeline.stop()
