@@ -1,0 +1,115 @@
+"""What `safe-policy collect` and `finetune` do with `--env ros`: they drive a running graph."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from safe_policy_ros.client import GraphClient, GraphError
+
+Step = dict[str, Any]
+
+
+def collect_over_ros(task: str, episodes: int, out: Path | str, seed: int = 0, operator: str = "scripted",
+                     arm: bool = False, wait: float = 60.0) -> dict[str, Any]:
+    """Teleoperated episodes, recorded into `out`. `operator` drives the gate's teleoperation channel.
+
+    Returns files, episodes (one row each), success and violation counts, and the gate's counters.
+    Raises `RobotUnavailableError` naming what of the graph is missing, `GraphError` for an episode
+    that could not run; what was recorded before stays.
+    """
+    out = Path(out)
+    with GraphClient() as client:
+        client.wait_ready(wait)
+        if arm:
+            client.arm()
+        rows = []
+        for index in tqdm(range(episodes), desc="teleoperate", unit="episode", disable=None):
+            row = _run(client, task, seed + index, "teleop", out, operator)
+            rows.append(row)
+            _log(out / "episodes.jsonl", row)
+        return {"task": task, **_totals(rows), "gate": client.gate()}
+
+
+def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path | str, out: Path | str, seed: int = 0,
+                      operator: str = "", data: Sequence[Path | str] = (), cost_budget: float | None = None,
+                      arm: bool = False, wait: float = 60.0) -> dict[str, Any]:
+    """Fine-tunes the policy in `checkpoint` on the arm, episode by episode.
+
+    Each episode: the newest weights act, the recorder writes HDF5, the fine-tuner adds it and takes
+    `updates` gradient steps, the new weights go to the policy. `data`: offline episodes that stay in
+    the replay buffer. cost_budget: stop once the summed cost of the session exceeds it. Episodes and
+    checkpoints go to `out`, one row per episode to `out`/episodes.jsonl.
+    """
+    out = Path(out)
+    spent, rows, stopped = 0.0, [], ""
+    with GraphClient() as client:
+        client.wait_ready(wait, learning=True)
+        if arm:
+            client.arm()
+        client.configure_tuner({"checkpoint": _absolute(checkpoint), "data": [_absolute(path) for path in data],
+                                "out": _absolute(out), "seed": seed})
+        newest = _absolute(checkpoint)
+        sha256 = client.load(newest)
+        for index in tqdm(range(episodes), desc="fine-tune", unit="episode", disable=None):
+            row = _run(client, task, seed + index, "policy", out / "episodes", operator)
+            spent += row["episode_cost"]
+            began = time.monotonic()
+            with tqdm(total=updates, desc="learn", unit="update", leave=False, disable=None) as bar:
+                learned = client.learn(row["path"], updates, _advance(bar))
+            newest = learned["checkpoint"]
+            row |= {"metrics": learned["metrics"], "checkpoint": newest, "acted_sha256": sha256,
+                    "learn_seconds": round(time.monotonic() - began, 2), "cost_so_far": spent}
+            sha256 = client.load(newest)
+            rows.append(row)
+            _log(out / "episodes.jsonl", row)
+            if cost_budget is not None and spent > cost_budget:
+                stopped = f"the session's cost {spent:g} exceeds its budget {cost_budget:g}"
+                break
+        return {"task": task, **_totals(rows), "checkpoint": newest, "sha256": sha256, "total_cost": spent,
+                "stopped": stopped, "gate": client.gate()}
+
+
+def _run(client: GraphClient, task: str, seed: int, source: str, directory: Path, operator: str) -> Step:
+    """One recorded episode as a row. Raises `GraphError` when its recording is missing."""
+    steps: list[Step] = []
+    with tqdm(total=80, desc=f"episode {seed}", unit="step", leave=False, disable=None) as bar:
+        def hear(step: Step) -> None:
+            steps.append(step)
+            bar.update()
+
+        result = client.run_episode(task, seed, source, directory, operator, on_step=hear)
+    if not result["path"]:
+        raise GraphError(f"episode of seed {seed} was not recorded: {result['message']}")
+    chosen = [step["chosen_policy"] for step in steps]
+    # The share of the new policy means something only where two policies take turns.
+    share = chosen.count("online") / len(chosen) if {"online", "offline"} & set(chosen) else None
+    return {"task": task, "seed": seed, **result, "online_share": share}
+
+
+def _advance(bar: Any) -> Callable[[Step], None]:
+    def hear(feedback: Step) -> None:
+        bar.update(max(0, feedback["update"] - bar.n))
+
+    return hear
+
+
+def _totals(rows: list[Step]) -> dict[str, Any]:
+    return {"files": [row["path"] for row in rows], "episodes": rows, "count": len(rows),
+            "successes": sum(row["success"] for row in rows), "violations": sum(row["violation"] for row in rows),
+            "faults": [row["message"] for row in rows if row["message"]]}
+
+
+def _absolute(path: Path | str) -> str:
+    return str(Path(path).resolve())
+
+
+def _log(path: Path, row: Step) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(row) + "\n")
