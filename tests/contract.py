@@ -1,4 +1,4 @@
-"""What every `RobotEnv` must do. Inherit, give `make` (and `CLOSE_AFTER_EACH = False` for a slow one)."""
+"""What every `RobotEnv` must do. Inherit, and provide the fixture `env`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ class RobotEnvContract:
     @pytest.fixture
     def env(self) -> RobotEnv:
         raise NotImplementedError("the subclass provides the environment")
+
+    @pytest.fixture
+    def env_to_close(self, env: RobotEnv) -> RobotEnv:
+        """Another one, where `env` is shared by the class's tests."""
+        return env
 
     def action(self, env: RobotEnv, value: float = 0.3) -> np.ndarray:
         return np.full(env.specs.action.shape, value, np.float32)
@@ -78,7 +83,13 @@ class RobotEnvContract:
             env.step(values[bad])
         env.step(self.action(env))
 
-    def test_step_before_reset_and_after_the_end(self, env: RobotEnv) -> None:
+    def test_step_before_reset_and_after_closing(self, env_to_close: RobotEnv) -> None:
+        with pytest.raises(RuntimeError, match="reset"):
+            env_to_close.step(self.action(env_to_close))
+        env_to_close.close()
+        env_to_close.close()
+
+    def test_step_after_the_end(self, env: RobotEnv) -> None:
         env.reset(2)
         for _ in range(2000):
             *_, terminated, truncated, _ = env.step(self.action(env, 0.0))
@@ -88,7 +99,3 @@ class RobotEnvContract:
             pytest.fail("the episode did not end in 2000 steps")
         with pytest.raises(RuntimeError, match="reset"):
             env.step(self.action(env))
-
-    def test_close_twice(self, env: RobotEnv) -> None:
-        env.close()
-        env.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium
-import gymnasium.error
 import numpy as np
 
 from safe_policy_core.errors import ConfigurationError
@@ -31,15 +30,14 @@ class SafetyGymnasiumEnv(RobotEnv):
     def __init__(self, env_id: str) -> None:
         package = import_safety_gymnasium()
         vision = "Vision-" in env_id
-        try:
-            options = {}
-            if vision:
-                # `make` replaces the registered configuration by the one given, so its entries are kept.
-                registered = gymnasium.spec(env_id).kwargs["config"]
-                options["config"] = registered | {"vision_env_conf.vision_size": (IMAGE_SIZE, IMAGE_SIZE)}
-            self._env = package.make(env_id, **options)
-        except (gymnasium.error.NameNotFound, gymnasium.error.VersionNotFound, gymnasium.error.NamespaceNotFound) as e:
-            raise ConfigurationError(f"task: Safety-Gymnasium has no {env_id!r} ({e})") from e
+        if env_id not in gymnasium.registry:
+            raise ConfigurationError(f"task: Safety-Gymnasium has no {env_id!r}; an example is SafetyPointGoal1-v0")
+        options = {}
+        if vision:
+            # `make` replaces the registered configuration by the one given, so its entries are kept.
+            registered = gymnasium.spec(env_id).kwargs["config"]
+            options["config"] = registered | {"vision_env_conf.vision_size": (IMAGE_SIZE, IMAGE_SIZE)}
+        self._env = package.make(env_id, **options)
         self._vision = vision
         box = self._env.action_space
         self._low, self._high = box.low.astype(np.float32), box.high.astype(np.float32)
