@@ -135,6 +135,8 @@ class RecorderNode(Node):
         except ValueError as error:
             self.get_logger().error(f"episode {state.episode_id}: metadata_json is not JSON ({error})")
             metadata = {}
+        if metadata.get("record") is False:
+            return  # RunEpisode without a directory asks for no recording
         described = {"task": state.task, "seed": state.seed, "operator": state.operator_name}
         self._session.begin(state.episode_id, described | metadata, state.directory or None)
         self.get_logger().info(f"recording {state.episode_id}")
