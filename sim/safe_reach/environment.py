@@ -13,60 +13,75 @@ import numpy as np
 
 from safe_policy_core.interfaces import Observation, RobotEnv, StepResult
 from safe_policy_core.safety.motion import CONTROL_PERIOD, GATE_PERIOD, MotionIntegrator
-from sim.safe_reach import task
 from sim.safe_reach.camera import SceneCamera
 from sim.safe_reach.contacts import ContactMonitor
 from sim.safe_reach.control import ImpedanceController
 from sim.safe_reach.layouts import sample_layout
 from sim.safe_reach.scene import Scene, build_model
+from sim.safe_reach.task import (
+    EPISODE_STEPS,
+    IMAGE_SIZE,
+    MAX_ROTATION_STEP,
+    MAX_TRANSLATION_STEP,
+    MOTION_LIMITS,
+    NOMINAL_QUATERNION,
+    START_JOINTS,
+    VECTOR_SPECS,
+    Layout,
+    check_task,
+    image_specs,
+    start_pose,
+)
 
 PHYSICS_PERIOD = 0.002
 """[s]."""
 _GATE_STEPS = round(CONTROL_PERIOD / GATE_PERIOD)
 _PHYSICS_STEPS = round(GATE_PERIOD / PHYSICS_PERIOD)
-_TWIST = np.repeat([task.MAX_TRANSLATION_STEP, task.MAX_ROTATION_STEP], 3) / CONTROL_PERIOD
+_TWIST = np.repeat([MAX_TRANSLATION_STEP, MAX_ROTATION_STEP], 3) / CONTROL_PERIOD
 _SCALE = _TWIST * CONTROL_PERIOD
 
 
 class SafeReachEnv(RobotEnv):
     """Reach the target without touching the obstacles.
 
-    task_name: one of `task.TASKS`; an unknown one raises `ConfigurationError`.
-    images: with pictures the observation is `image` (64, 64, 3) uint8 and `pose` (6,); without, `vector`
-        (privileged positions, see `vector`) and `pose`.
+    task: one of `task.TASKS`; an unknown one raises `ConfigurationError`.
+    images: with pictures the observation is `image` (height, width, 3) uint8 and `pose` (6,); without,
+        `vector` (privileged positions, see `vector`) and `pose`.
+    image_size: height and width [pixels], at most 480 x 640.
 
     Reward 1 on the step that touches the target, which terminates the episode. Cost 1 on every step
     within which an obstacle is touched or has not yet come to rest since. Truncated after 80 steps.
     """
 
-    def __init__(self, task_name: str = "original", images: bool = True) -> None:
-        task.check_task(task_name)
-        self.task_name = task_name
-        self.specs = task.SPECS if images else task.VECTOR_SPECS
-        self._images = images
+    def __init__(self, task: str = "original", images: bool = True,
+                 image_size: tuple[int, int] = (IMAGE_SIZE, IMAGE_SIZE)) -> None:
+        check_task(task)
+        self.task_name = task
+        self.specs = image_specs(*image_size) if images else VECTOR_SPECS
+        self._image_size = image_size if images else None
         self._model = build_model()
         self._model.opt.timestep = PHYSICS_PERIOD
         self._data = mujoco.MjData(self._model)
         self.scene = Scene(self._model, self._data)
         self._controller = ImpedanceController(self.scene)
-        self._integrator = MotionIntegrator(task.MOTION_LIMITS)
+        self._integrator = MotionIntegrator(MOTION_LIMITS)
         self._monitor = ContactMonitor(self.scene)
-        self._nominal = np.array(task.NOMINAL_QUATERNION)
+        self._nominal = np.array(NOMINAL_QUATERNION)
         self._cameras: dict[tuple[int, int], SceneCamera] = {}
-        self.layout = task.Layout()
+        self.layout = Layout()
         self._running = False
 
     def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
         """Places the layout and start pose that (task, seed) fix. `info["layout"]` is the layout as JSON."""
         return self.start(sample_layout(self.task_name, seed), seed)
 
-    def start(self, layout: task.Layout, seed: int) -> tuple[Observation, dict[str, Any]]:
+    def start(self, layout: Layout, seed: int) -> tuple[Observation, dict[str, Any]]:
         """As `reset`, with a layout of the caller's choice."""
         mujoco.mj_resetData(self._model, self._data)
         self.layout = layout
         self.scene.place(layout)
-        self._data.qpos[self.scene.arm_qpos] = task.START_JOINTS
-        start = task.start_pose(seed)
+        self._data.qpos[self.scene.arm_qpos] = START_JOINTS
+        start = start_pose(seed)
         self._controller.set_target(start)
         self._controller.solve_joints()
         self._controller.hold_posture()
@@ -86,7 +101,7 @@ class SafeReachEnv(RobotEnv):
         executed = (self._integrator.target_vector - before) / _SCALE
         self._step_count += 1
         self._violation |= cost
-        truncated = self._step_count >= task.EPISODE_STEPS and not reward
+        truncated = self._step_count >= EPISODE_STEPS and not reward
         self._running = not (reward or truncated)
         info = {"executed_action": np.clip(executed, -1, 1).astype(np.float32), "filter_reason": ",".join(reasons),
                 "success": reward, "violation": self._violation}
@@ -98,10 +113,12 @@ class SafeReachEnv(RobotEnv):
         reasons: dict[str, None] = {}
         cost, touched = monitor.cost, monitor.touching
         for _ in range(_GATE_STEPS):
-            reasons.update(dict.fromkeys(self._integrator.advance(twist, GATE_PERIOD, self.scene.tool)))
-            controller.set_target(self._integrator.target)
-            for _ in range(_PHYSICS_STEPS):
+            for physics_step in range(_PHYSICS_STEPS):
                 mujoco.mj_step1(model, data)
+                if physics_step == 0:
+                    reasons.update(dict.fromkeys(self._integrator.advance(twist, GATE_PERIOD, self.scene.tool)))
+                    controller.set_target(self._integrator.target)
+                    controller.linearise()
                 controller.apply()
                 mujoco.mj_step2(model, data)
                 monitor.update()
@@ -124,8 +141,8 @@ class SafeReachEnv(RobotEnv):
         return np.concatenate([self.pose, obstacles.ravel(), self._data.mocap_pos[0]]).astype(np.float32)
 
     def _observation(self) -> Observation:
-        if self._images:
-            return {"image": self.render(task.IMAGE_SIZE, task.IMAGE_SIZE), "pose": self.pose}
+        if self._image_size:
+            return {"image": self.render(*self._image_size), "pose": self.pose}
         return {"vector": self.vector(), "pose": self.pose}
 
     def _camera(self, height: int, width: int) -> SceneCamera:
@@ -137,7 +154,7 @@ class SafeReachEnv(RobotEnv):
         """(height, width, 3) uint8 RGB picture of the present state, at most 480 x 640."""
         return self._camera(height, width).image()
 
-    def segmentation(self, height: int = task.IMAGE_SIZE, width: int = task.IMAGE_SIZE) -> np.ndarray:
+    def segmentation(self, height: int = IMAGE_SIZE, width: int = IMAGE_SIZE) -> np.ndarray:
         """(height, width) int, see `SceneCamera.segmentation`."""
         return self._camera(height, width).segmentation()
 

@@ -8,6 +8,7 @@ runs at 1 kHz can change the task between two steps.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import mujoco
 import numpy as np
@@ -15,6 +16,7 @@ from franky_sim.mujoco_simulator import MujocoSimulator
 
 from safe_policy_core.geometry import Pose
 from sim.safe_reach import task
+from sim.safe_reach.meshes import lighten
 
 ROBOT_PREFIX = "robot0_"
 CAMERA = "third_person"
@@ -42,6 +44,7 @@ def build_simulator() -> MujocoSimulator:
     """franky_sim's simulator with this scene added, not started: `SimulationServer` can run it."""
     simulator = MujocoSimulator()
     simulator.add_robot(initial_q=task.START_JOINTS, initial_hand_width=0.0)
+    lighten(simulator.scene.find("asset"), Path(simulator.scene.find("compiler").get("meshdir")))
     _simplify(simulator.scene)
     _arm(simulator.scene)
     _table(simulator.worldbody)

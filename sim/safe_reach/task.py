@@ -62,12 +62,21 @@ MAX_TRANSLATION_STEP = 0.015
 MAX_ROTATION_STEP = 0.05
 """[rad]."""
 
-IMAGE_SPEC = Spec("observation/image", (IMAGE_SIZE, IMAGE_SIZE, 3), "uint8", 0, 255, "1")
 POSE_SPEC = Spec("observation/pose", (6,), "float32", unit="m, rad")
 VECTOR_SPEC = Spec("observation/vector", (6 + 4 * MAX_OBSTACLES + 3,), "float32", unit="m, rad")
 ACTION_SPEC = Spec("action", (6,), "float32", -1.0, 1.0)
 SCALES = {"max_translation_step": MAX_TRANSLATION_STEP, "max_rotation_step": MAX_ROTATION_STEP}
-SPECS = Specs({"image": IMAGE_SPEC, "pose": POSE_SPEC}, ACTION_SPEC, SCALES)
+
+
+def image_specs(height: int, width: int) -> Specs:
+    """Specs of the task seen through pictures of that size. Raises `ConfigurationError` above 480 x 640."""
+    if not (1 <= height <= 480 and 1 <= width <= 640):
+        raise ConfigurationError(f"image_size: expected height 1..480 and width 1..640, got {height} x {width}")
+    image = Spec("observation/image", (height, width, 3), "uint8", 0, 255, "1")
+    return Specs({"image": image, "pose": POSE_SPEC}, ACTION_SPEC, SCALES)
+
+
+SPECS = image_specs(IMAGE_SIZE, IMAGE_SIZE)
 VECTOR_SPECS = Specs({"vector": VECTOR_SPEC, "pose": POSE_SPEC}, ACTION_SPEC, SCALES)
 
 MOTION_LIMITS = MotionLimits(
