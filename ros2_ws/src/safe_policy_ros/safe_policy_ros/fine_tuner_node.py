@@ -1,0 +1,131 @@
+"""Learns between episodes and hands out checkpoints. Never while an episode runs: one goal, one caller."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from safe_policy_interfaces.action import FineTune
+from safe_policy_interfaces.msg import EpisodeState
+
+from safe_policy_core.data.episodes import EpisodeStore
+from safe_policy_core.errors import ConfigurationError, UserError
+from safe_policy_core.methods.registry import load_learner
+from safe_policy_core.training.online import FineTuner
+from safe_policy_ros import qos
+from safe_policy_ros.goal_worker import GoalWorker
+from safe_policy_ros.node_process import run_node
+from safe_policy_ros.parameters import declare
+
+NAME = "fine_tuner"
+NICENESS = 10
+"""The loops that hold the arm go first wherever learning and control share a core."""
+FEEDBACK_EVERY = 5
+"""Updates."""
+SETTABLE: dict[str, tuple[Any, str]] = {
+    "checkpoint": ("", "folder of the pretrained checkpoint"), "data": ([], "files or folders of offline episodes"),
+    "out": ("runs/finetuned", "folder for checkpoints"), "seed": (0, "of the sampling")}
+
+
+class Cancelled(UserError):
+    """The caller does not want the rest of the updates."""
+
+
+class FineTunerNode(Node):
+    """Offers /fine_tuner/learn. Setting one of `SETTABLE` starts over from that checkpoint and data."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        self._device = declare(self, "device", "cpu", "torch device")
+        self._batch = declare(self, "batch", 16, "sequences in a batch", 1, 1024)
+        self._length = declare(self, "length", 16, "rows of a sequence", 2, 1024)
+        self._online_weight = declare(self, "online_weight", 4.0, "how much more often the arm's own episodes are "
+                                      "sampled than offline ones", 0.01, 1000.0)
+        for name, (default, description) in SETTABLE.items():
+            # Dynamic typing: an empty list has no type of its own that a parameter could keep.
+            self.declare_parameter(name, default, ParameterDescriptor(description=description, dynamic_typing=True))
+        self._tuner: FineTuner | None = None
+        self._version = 0
+        self._episode_running = False
+        self.create_subscription(EpisodeState, "/episode/state", self._on_episode, qos.EPISODE_STATE)
+        self._worker = GoalWorker(self, FineTune, "/fine_tuner/learn", self._learn, _failed)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.get_logger().info("ready")
+
+    def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
+        if self._worker.busy:
+            return SetParametersResult(successful=False, reason="a goal is running; set parameters between goals")
+        if {parameter.name for parameter in parameters} & SETTABLE.keys():
+            self._tuner, self._version = None, 0
+        return SetParametersResult(successful=True)
+
+    def _on_episode(self, state: EpisodeState) -> None:
+        self._episode_running = state.phase in (EpisodeState.RESETTING, EpisodeState.RUNNING)
+
+    def _start(self) -> FineTuner:
+        """From the parameters' checkpoint and data. Raises `UserError` naming what is wrong with them."""
+        checkpoint = self.get_parameter("checkpoint").value
+        data = self.get_parameter("data").value
+        if not checkpoint or not data:
+            raise ConfigurationError("fine_tuner: set the parameters checkpoint (a pretrained one) and data (offline "
+                                     f"episodes); they are {checkpoint!r} and {data!r}")
+        learner = load_learner(Path(checkpoint), self._device)
+        return FineTuner(learner, EpisodeStore(data), Path(self.get_parameter("out").value), batch=self._batch,
+                         length=self._length, seed=int(self.get_parameter("seed").value),
+                         online_weight=self._online_weight, command="fine_tuner_node")
+
+    def _learn(self, handle: ServerGoalHandle) -> tuple[str, FineTune.Result]:
+        goal: FineTune.Goal = handle.request
+        try:
+            result = self._updates(goal, handle)
+        except UserError as error:
+            self.get_logger().error(str(error))
+            return "abort", _failed(error)
+        return "succeed", result
+
+    def _updates(self, goal: FineTune.Goal, handle: ServerGoalHandle) -> FineTune.Result:
+        if self._episode_running:
+            raise ConfigurationError("an episode is running; learning waits until it has ended")
+        tuner = self._tuner = self._tuner or self._start()
+        if goal.episode_path:
+            tuner.add_episode(Path(goal.episode_path))
+
+        def tell(update: int, metrics: dict[str, float]) -> None:
+            if handle.is_cancel_requested:
+                raise Cancelled(f"cancelled after {update} of {goal.updates} updates")
+            if update % FEEDBACK_EVERY == 0 or update == goal.updates:
+                handle.publish_feedback(FineTune.Feedback(update=update, metrics_json=json.dumps(metrics)))
+
+        metrics = tuner.learn(goal.updates, tell)
+        self._version += 1
+        # A copy under a number: the policy may load it while the next one is being written.
+        version = tuner.directory / "versions" / f"{self._version:04d}"
+        shutil.copytree(tuner.checkpoint, version, dirs_exist_ok=True)
+        return FineTune.Result(success=True, checkpoint=str(version.resolve()), metrics_json=json.dumps(metrics),
+                               message=tuner.last_failure)
+
+    def close(self) -> None:
+        self._worker.close()
+
+
+def _failed(error: Exception) -> FineTune.Result:
+    return FineTune.Result(success=False, message=(str(error) or type(error).__name__).splitlines()[0])
+
+
+def main() -> None:
+    os.nice(NICENESS)
+    torch.set_num_threads(1)
+    sys.exit(run_node(FineTunerNode, NAME))
+
+
+if __name__ == "__main__":
+    main()
