@@ -108,9 +108,8 @@ def replace_directory(source: Path, target: Path) -> None:
 def annotate_checkpoint(directory: Path | str, **fields: Any) -> None:
     """Changes fields of a manifest atomically; `extra` is merged. Raises `CheckpointError`."""
     folder = find_checkpoint(directory)
-    content = _read_manifest(folder)
-    extra = content["extra"] | fields.pop("extra", {})
-    content |= fields | {"extra": extra}
+    old = _read_manifest(folder)
+    content = {**old, **fields, "extra": old["extra"] | fields.get("extra", {})}
     _check_fields(folder, content)
     partial = folder / f".{MANIFEST}.tmp"
     _write(partial, json.dumps(content, indent=1, allow_nan=False).encode())

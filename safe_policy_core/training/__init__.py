@@ -1,0 +1,1 @@
+"""Training loops: offline on recorded episodes, online between episodes."""

@@ -1,0 +1,209 @@
+"""Online fine-tuning: learning between episodes, with weights that are checked before they may act."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from safe_policy_core.data.episodes import Episode, EpisodeStore, write_episode
+from safe_policy_core.errors import ConfigurationError, UserError
+from safe_policy_core.evaluation import rollout
+from safe_policy_core.interfaces import Learner, Policy, RobotEnv
+from safe_policy_core.training.metrics import Means, append_row
+from safe_policy_core.training.offline import save_training
+from safe_policy_core.training.steps import ONLINE, SelectsEpisodes, selected, take_step
+
+log = logging.getLogger(__name__)
+
+REFERENCE_OBSERVATIONS = 16
+"""On how many recorded observations new weights must act sensibly before they are used."""
+
+
+@runtime_checkable
+class StartsOnline(Protocol):
+    """A learner that prepares for fine-tuning, for instance by freezing its offline actor (FOSP eq. 21).
+
+    Called once at the start; a learner that was saved in the middle of fine-tuning must keep its state.
+    """
+
+    def start_online(self) -> None: ...
+
+
+class FineTuner:
+    """A learner with its replay buffer and no environment: the same one serves a simulator and the ROS graph.
+
+    directory: receives `checkpoint` after every `learn`; the last one there is known to be good.
+    batch, length: sequences per update and rows per sequence. online_weight: how much more often
+    than offline ones the collected episodes are sampled. Raises `DatasetError` when the episodes
+    do not fit the learner.
+    """
+
+    def __init__(self, learner: Learner, store: EpisodeStore, directory: Path | str, *, batch: int = 16,
+                 length: int = 16, seed: int = 0, online_weight: float = 1.0, command: str = "") -> None:
+        self.learner, self.directory = learner, Path(directory)
+        self._store = selected(store, learner)
+        self._batch, self._length, self._seed = batch, length, seed
+        self._online_weight, self._command = online_weight, command
+        self._updates = self._episodes = 0
+        self.last_failure = ""
+        """Why the last `learn` was rolled back; "" when it was not."""
+        rng = np.random.default_rng((seed, ONLINE))
+        # Fixed from the start, so that later weights are judged on the same observations.
+        reference = self._store.sample(REFERENCE_OBSERVATIONS, 1, rng)
+        self._reference = [{name: reference[name][index, 0] for name in learner.specs.observation}
+                           for index in range(REFERENCE_OBSERVATIONS)]
+        if isinstance(learner, StartsOnline):
+            learner.start_online()
+        self.save()
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder with the newest weights that passed the check."""
+        return self.directory / "checkpoint"
+
+    def policy(self) -> Policy:
+        """The current policy, sharing the learner's weights."""
+        return self.learner.policy()
+
+    def add_episode(self, source: Episode | Path | str) -> None:
+        """Adds a collected episode to the replay buffer. Raises `DatasetError`."""
+        if isinstance(self.learner, SelectsEpisodes):
+            single = EpisodeStore()
+            single.add(source)
+            if not self.learner.select_episode(single.summaries[0]):
+                return
+        self._store.add(source, self._online_weight)
+        self._episodes += 1
+
+    def learn(self, updates: int, on_update: Callable[[int, dict[str, float]], None] | None = None
+              ) -> dict[str, float]:
+        """Takes updates and saves the new weights. Returns mean metrics.
+
+        New weights that are not finite, or that give an action out of its spec on a recorded
+        observation, are thrown away: the learner goes back to the last good ones and the metric
+        `rolled_back` is 1.
+        """
+        means, failure = Means(), ""
+        try:
+            for number in range(updates):
+                step = self._updates + number + 1
+                metrics = take_step(self.learner, self._store, self._batch, self._length, self._seed, ONLINE, step)
+                means.add(metrics)
+                if on_update is not None:
+                    on_update(number + 1, metrics)
+            check_policy(self.learner.policy(), self._reference)
+            # Also after a failure the next attempt must draw other batches.
+            self._updates += updates
+            self.save()
+        except (FloatingPointError, UserError) as error:
+            failure = str(error)
+            self._updates += updates
+            self.learner.load(self.checkpoint)
+        self.last_failure = failure
+        if failure:
+            log.warning("new weights thrown away: %s", failure)
+        return means.take() | {"rolled_back": float(bool(failure))}
+
+    def save(self) -> None:
+        """Writes `checkpoint`. Raises `CheckpointError` for weights that are not finite."""
+        save_training(self.learner, self.checkpoint, self._command, self._store.data_hash(),
+                      {"online": {"updates": self._updates, "episodes": self._episodes, "seed": self._seed}})
+
+
+def check_policy(policy: Policy, observations: Iterable[dict[str, np.ndarray]]) -> None:
+    """Raises `SpecError` unless the policy acts within its action spec on every observation."""
+    for observation in observations:
+        policy.reset(0)
+        for deterministic in (True, False):
+            policy.specs.action.validate(policy.act(observation, deterministic).action)
+
+
+class Session(Protocol):
+    """Where fine-tuning happens: in a simulator in this process, or on the arm through the ROS graph."""
+
+    def run_episode(self, seed: int) -> dict[str, Any]:
+        """One recorded episode with the current policy. Returns a row with at least `seed`, `steps`,
+        `episode_return`, `episode_cost`, `success`, `violation`, `online_share` and `path` (its file)."""
+        ...
+
+    def learn(self, path: str, updates: int) -> dict[str, Any]:
+        """Adds the episode, trains, and lets the new weights act from now on. Returns metrics."""
+        ...
+
+    def figures(self) -> dict[str, Any]:
+        """What else to report at the end, JSON-ready: `checkpoint` (the newest weights) and `gate`."""
+        ...
+
+
+class DirectSession:
+    """Fine-tuning in an environment of this process; episodes are kept in `directory`/episodes."""
+
+    def __init__(self, env: RobotEnv, fine_tuner: FineTuner, metadata: dict[str, Any] | None = None) -> None:
+        self._env, self._tuner, self._metadata = env, fine_tuner, metadata or {}
+        self._policy = fine_tuner.policy()
+
+    def run_episode(self, seed: int) -> dict[str, Any]:
+        result = rollout(self._env, self._policy, seed, deterministic=False, record=True, metadata=self._metadata)
+        path = self._tuner.directory / "episodes" / f"seed_{seed:08d}.h5"
+        assert result.episode is not None  # asked for by record=True
+        write_episode(path, result.episode)
+        online = result.chosen_policies.get("online")
+        expanded = online is not None or "offline" in result.chosen_policies
+        return {"seed": seed, "steps": result.steps, "episode_return": result.reward, "episode_cost": result.cost,
+                "success": result.success, "violation": result.violation, "terminated": result.terminated,
+                "truncated": result.truncated, "path": str(path), "message": "",
+                "online_share": (online or 0) / result.steps if expanded else None}
+
+    def learn(self, path: str, updates: int) -> dict[str, Any]:
+        self._tuner.add_episode(path)
+        metrics = self._tuner.learn(updates)
+        self._policy = self._tuner.policy()
+        return metrics
+
+    def figures(self) -> dict[str, Any]:
+        return {"checkpoint": str(self._tuner.checkpoint), "gate": None}
+
+
+def run_session(session: Session, episodes: int, first_seed: int, updates: int, cost_budget: float | None = None,
+                log_file: Path | None = None, on_episode: Callable[[dict[str, Any]], None] | None = None
+                ) -> dict[str, Any]:
+    """Fine-tunes episode by episode, with seeds from `first_seed` upwards and `updates` steps after each.
+
+    cost_budget: no further episode starts once the episodes' costs add up to more. log_file: one
+    JSON line an episode. Returns the rows and their sums, `cost_regret` as in FOSP D.2, and
+    `stopped` with the reason for an early end.
+    """
+    if episodes < 1 or updates < 0:
+        raise ConfigurationError(f"episodes, updates: expected at least 1 and 0, got {episodes} and {updates}")
+    rows: list[dict[str, Any]] = []
+    spent, stopped = 0.0, ""
+    for seed in range(first_seed, first_seed + episodes):
+        row = session.run_episode(seed)
+        row |= {"metrics": session.learn(row["path"], updates)}
+        rows.append(row)
+        spent += row["episode_cost"]
+        if log_file is not None:
+            append_row(log_file, row)
+        if on_episode is not None:
+            on_episode(row)
+        if cost_budget is not None and spent > cost_budget and len(rows) < episodes:
+            stopped = f"cost budget: spent {spent:g} of {cost_budget:g} after {len(rows)} of {episodes} episodes"
+            log.warning(stopped)
+            break
+    count, steps = len(rows), sum(row["steps"] for row in rows)
+    return {"episodes": rows, "successes": sum(bool(row["success"]) for row in rows),
+            "violations": sum(bool(row["violation"]) for row in rows), "steps": steps, "cost": spent,
+            "reward": sum(row["episode_return"] for row in rows) / count, "cost_regret": spent / steps,
+            "updates": count * updates, "stopped": stopped, **session.figures()}
+
+
+def finetune(env: RobotEnv, fine_tuner: FineTuner, episodes: int, first_seed: int = 0, updates: int = 50,
+             cost_budget: float | None = None, metadata: dict[str, Any] | None = None,
+             on_episode: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """`run_session` in an environment of this process, logging to `finetune.jsonl` in the tuner's directory."""
+    return run_session(DirectSession(env, fine_tuner, metadata), episodes, first_seed, updates, cost_budget,
+                       fine_tuner.directory / "finetune.jsonl", on_episode)
