@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from safe_policy_core.checkpoint import load_checkpoint
+from safe_policy_core.checkpoint import Manifest, read_manifest
 from safe_policy_core.errors import CheckpointError, ConfigurationError
 from safe_policy_core.interfaces import Learner, Policy, Specs
 from safe_policy_core.methods.configuration import from_json
@@ -40,7 +40,7 @@ def make_learner(name: str, specs: Specs, config: Any = None, seed: int = 0, dev
 def load_learner(directory: Path | str, device: str = "cpu") -> Learner:
     """The learner of a checkpoint, ready to continue. Raises `CheckpointError` naming what does not fit."""
     directory = Path(directory)
-    _, manifest = load_checkpoint(directory)
+    manifest = read_manifest(directory)
     found = _class_of(directory, manifest)
     learner = found(Specs.from_json(manifest["specs"]), from_json(found.config_class, manifest["config"]),
                     int(manifest["seed"]), device)
@@ -51,11 +51,11 @@ def load_learner(directory: Path | str, device: str = "cpu") -> Learner:
 def load_policy(directory: Path | str, device: str = "cpu") -> Policy:
     """The policy of a learner's checkpoint or of an exported one. Raises `CheckpointError`."""
     directory = Path(directory)
-    _, manifest = load_checkpoint(directory)
+    manifest = read_manifest(directory)
     return _class_of(directory, manifest).load_policy(directory, device)
 
 
-def _class_of(directory: Path, manifest: dict[str, Any]) -> Any:
+def _class_of(directory: Path, manifest: Manifest) -> Any:
     if manifest["method"] not in METHODS:
         raise CheckpointError(f"{directory}: method: the checkpoint is of {manifest['method']!r}, "
                               f"expected one of {sorted(METHODS)}")

@@ -1,0 +1,109 @@
+"""All networks of FOSP in one module: what a checkpoint holds and a policy acts with."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.interfaces import Specs
+from safe_policy_core.methods.fosp.config import FospConfig
+from safe_policy_core.methods.fosp.equations import discounted_bound, expansion_probabilities, expansion_utility
+from safe_policy_core.methods.fosp.estimators import Reachability, ReturnEstimator
+from safe_policy_core.networks.actor import GaussianActor
+from safe_policy_core.networks.lagrangian import AugmentedLagrangian
+from safe_policy_core.world_model import WorldModel
+
+POLICY_NAMES = ("offline", "online")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Actions (N, action_dim) and, for each, which policy made it: 0 offline, 1 online (N,)."""
+
+    action: Tensor
+    policy: Tensor
+
+
+class FospModel(nn.Module):
+    """World model, estimators and one or two actors.
+
+    `actor` is the one in training. After `expand` the old one stays beside it, frozen, as `offline_actor`.
+    """
+
+    largest_reward: Tensor
+    largest_cost: Tensor
+
+    def __init__(self, specs: Specs, config: FospConfig) -> None:
+        super().__init__()
+        if len(specs.action.shape) != 1 or (specs.action.low, specs.action.high) != (-1.0, 1.0):
+            raise ConfigurationError(f"action: shape {specs.action.shape} in [{specs.action.low}, {specs.action.high}] "
+                                     "is not supported, expected a vector in [-1, 1]")
+        self.config = config
+        action_dim = specs.action.shape[0]
+        self.world_model = WorldModel(specs, config.world_model)
+        size = self.world_model.feature_size
+        self.actor = GaussianActor(size, action_dim, config.units, config.layers)
+        self.offline_actor: GaussianActor | None = None
+        self.reward = ReturnEstimator("reward", size, action_dim, config)
+        self.cost = ReturnEstimator("cost", size, action_dim, config)
+        self.reachability = Reachability(size, config)
+        self.lagrangian = AugmentedLagrangian(config.initial_multiplier, config.initial_penalty,
+                                              config.penalty_growth)
+        self.register_buffer("largest_reward", torch.ones(()))
+        self.register_buffer("largest_cost", torch.ones(()))
+
+    @property
+    def expanded(self) -> bool:
+        """Whether a frozen offline actor acts beside the one in training."""
+        return self.offline_actor is not None
+
+    def expand(self, fresh: GaussianActor | None = None) -> None:
+        """Policy expansion: freezes a deep copy of the actor; the one in training goes on from `fresh` or its weights.
+
+        Two sets of parameters from here on: nothing that trains the one reaches the other.
+        """
+        self.offline_actor = copy.deepcopy(self.actor).requires_grad_(False)
+        if fresh is not None:
+            self.actor.load_state_dict(fresh.state_dict())
+
+    def feasibility(self, features: Tensor) -> Tensor:
+        """u of eq. 19, 20 and 23; 1 everywhere without reachability."""
+        if not self.config.reachability:
+            return torch.ones_like(features[..., 0])
+        return self.reachability.feasibility(features)
+
+    def utility(self, features: Tensor, action: Tensor) -> Tensor:
+        """Q~ of eq. 22: (N, features), (N, action_dim) -> (N,)."""
+        config = self.config
+        bounds = [given if given is not None
+                  else discounted_bound(float(largest), config.discount, config.episode_length)
+                  for given, largest in ((config.largest_return, self.largest_reward),
+                                         (config.largest_cost_return, self.largest_cost))]
+        return expansion_utility(self.reward.critic(features, action), self.cost.critic(features, action),
+                                 bounds[0], bounds[1])
+
+    def choose(self, features: Tensor, generator: torch.Generator | None) -> Choice:
+        """Actions at (N, features): draws, or without a generator the modes and the likelier policy."""
+        actors = [self.actor] if self.offline_actor is None else [self.offline_actor, self.actor]
+        actions = []
+        for actor in actors:
+            distribution = actor(features)
+            if generator is None:
+                actions.append(distribution.mode)
+            else:
+                actions.append(distribution.sample(torch.randn(distribution.mean.shape, generator=generator,
+                                                               device=features.device)))
+        if len(actors) == 1:
+            return Choice(actions[0], torch.zeros(len(features), dtype=torch.long, device=features.device))
+        stacked = torch.stack(actions, 1)
+        states = features.unsqueeze(1).expand(-1, 2, -1)
+        probabilities = expansion_probabilities(self.utility(states, stacked), self.config.expansion_temperature)
+        if generator is None:
+            chosen = probabilities.argmax(-1)
+        else:
+            chosen = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        return Choice(stacked[torch.arange(len(features)), chosen], chosen)

@@ -1,0 +1,51 @@
+"""FOSP acting: a recurrent latent filtered from observations and from the actions that really ran."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from safe_policy_core.interfaces import ActionDecision, Observation, Policy, Specs
+from safe_policy_core.methods.fosp.model import POLICY_NAMES, FospModel
+from safe_policy_core.world_model import LatentState
+
+
+class FospPolicy(Policy):
+    """Shares the model's weights with whoever trains it; the recurrent state is its own.
+
+    Deterministic: the mode of the latents, of the actor, and of the choice between two actors.
+    """
+
+    def __init__(self, model: FospModel, specs: Specs, device: torch.device | str = "cpu") -> None:
+        self.specs = specs
+        self._model, self._device = model, torch.device(device)
+        self._generator = torch.Generator(self._device)
+        self._state: LatentState | None = None
+        self._action = torch.zeros(1, *specs.action.shape, device=self._device)
+
+    def reset(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+        self._state = None
+        self._action = torch.zeros_like(self._action)
+
+    @torch.inference_mode()
+    def act(self, observation: Observation, deterministic: bool = False) -> ActionDecision:
+        arrays = self.specs.validate_observation(observation)
+        tensors = {name: torch.as_tensor(array, device=self._device).unsqueeze(0) for name, array in arrays.items()}
+        model, rssm = self._model, self._model.world_model.rssm
+        state = rssm.initial(1) if self._state is None else self._state
+        noise = None if deterministic else rssm.noise((1,), self._generator)
+        self._state = rssm.observe_step(state, self._action, model.world_model.encoder(tensors), noise)
+        features = self._state.features
+        choice = model.choose(features, None if deterministic else self._generator)
+        # Until told otherwise the action is taken to run as asked.
+        self._action = choice.action.clone()
+        return ActionDecision(
+            action=choice.action[0].cpu().numpy().astype(np.float32),
+            value=float(model.reward.value(features)), cost_value=float(model.cost.value(features)),
+            violation_probability=float(model.reachability.violation_probability(features)),
+            chosen_policy=POLICY_NAMES[int(choice.policy)])
+
+    def observe_executed(self, action: np.ndarray) -> None:
+        """The latent goes on with the action that ran. Raises `SpecError` when it is not of the action spec."""
+        self._action = torch.as_tensor(self.specs.action.validate(action), device=self._device).unsqueeze(0)

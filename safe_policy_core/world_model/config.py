@@ -1,0 +1,49 @@
+"""Sizes and weights of the world model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Defaults train on two CPU cores; `full` is FOSP's Table 4 (DreamerV3 of 2023)."""
+
+    latents: int = 16
+    """Categorical variables in the stochastic state."""
+    classes: int = 16
+    """Classes of each."""
+    deter: int = 256
+    """Size of the recurrent state."""
+    units: int = 192
+    """Hidden units of every MLP."""
+    layers: int = 1
+    """Hidden layers of the reward, cost, continue and vector networks."""
+    depth: int = 24
+    """Channels of the convolutional networks at the finest stage."""
+    stem: int = 4
+    """Side of the patches [pixels] on which the convolutional networks work."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in every categorical."""
+    free_bits: float = 1.0
+    """KL [nats] below which neither side is pulled."""
+    dynamics_scale: float = 0.5
+    """Weight of KL(sg(posterior) || prior)."""
+    representation_scale: float = 0.1
+    """Weight of KL(posterior || sg(prior)); beta in Table 4."""
+    vector_scale: float = 1.0
+    """Weight of the vector reconstructions beside images, reward, cost and continue (all 1)."""
+    cost_weight: float = 10.0
+    """Weight of the cost's likelihood where the cost is at least 1: costs are rare."""
+    decoded_fraction: float = 0.5
+    """Share of frames, drawn anew at each step, whose images are decoded: the loss's mean is unchanged, its
+    noise a little larger, and a CPU step a quarter faster."""
+    learning_rate: float = 3e-4
+    """Table 4 has 1e-4 for a million steps."""
+    gradient_clip: float = 1000.0
+
+    @classmethod
+    def full(cls) -> WorldModelConfig:
+        """FOSP's Table 4."""
+        return cls(latents=48, classes=48, deter=512, units=512, layers=5, depth=32, stem=2, decoded_fraction=1.0,
+                   learning_rate=1e-4)
