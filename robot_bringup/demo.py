@@ -116,9 +116,10 @@ def main() -> None:
     run.stage("before", f"Test the offline policy in {UNSEEN_TASK}, a scene it never saw",
               ["evaluate", str(pretrained), *test])
     with run.graph():
-        run.stage("finetune", "Fine-tune on the simulated arm, with policy expansion",
+        result = run.stage("finetune", "Fine-tune on the simulated arm, with policy expansion",
                   ["finetune", str(pretrained), UNSEEN_TASK, "--env", "ros", "--episodes", str(arguments.finetune),
                    "--data", str(demonstrations), str(teleoperated), "--out", str(tuned), "--arm"])
+    tuned = Path(result["checkpoint"])
     run.stage("after", "Test the fine-tuned policy in the same scenes", ["evaluate", str(tuned), *test])
     run.stage("replay", "Replay a recorded episode and the new policy in the simulator",
               ["replay", str(teleoperated), "--policy", str(tuned), "--task", UNSEEN_TASK,

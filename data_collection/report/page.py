@@ -59,7 +59,7 @@ def load_stages(directory: Path) -> dict[str, dict[str, Any]]:
 
 def render(directory: Path, stages: dict[str, dict[str, Any]]) -> str:
     """The page's HTML."""
-    results = {name: stage["result"] for name, stage in stages.items()}
+    results = {name: stages[name]["result"] if name in stages else {} for name in STAGES}
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
                                      undefined=jinja2.StrictUndefined)
     environment.filters["percent"] = lambda value: f"{100 * value:.0f}%"
@@ -77,7 +77,7 @@ def _rate(summary: dict[str, Any], name: str) -> dict[str, float]:
 
 def _rates(results: dict[str, Any]) -> str:
     rows = [(label, _rate(results[stage], "success"), _rate(results[stage], "violation"))
-            for stage, label in (("before", "before fine-tuning"), ("after", "after fine-tuning")) if stage in results]
+            for stage, label in (("before", "before fine-tuning"), ("after", "after fine-tuning")) if results[stage]]
     return figures.rates(rows) if rows else ""
 
 
@@ -93,7 +93,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def _training_curves(directory: Path, results: dict[str, Any]) -> str:
-    log = results.get("pretrain", {}).get("log")
+    log = results["pretrain"].get("log")
     rows = read_jsonl(Path(log)) if log and Path(log).exists() else []
     if len(rows) < 2:
         return ""
@@ -105,7 +105,7 @@ def _training_curves(directory: Path, results: dict[str, Any]) -> str:
 
 
 def _online_curves(results: dict[str, Any]) -> str:
-    episodes = results.get("finetune", {}).get("episodes", [])
+    episodes = results["finetune"].get("episodes", [])
     if not episodes:
         return ""
     index = list(range(1, len(episodes) + 1))
@@ -123,9 +123,9 @@ def _online_curves(results: dict[str, Any]) -> str:
 def _episode_files(results: dict[str, Any]) -> list[tuple[str, Path]]:
     """One teleoperated episode, the first and the last of the fine-tuning: those that people want to see."""
     found = []
-    if teleoperated := results.get("teleoperate", {}).get("files", []):
+    if teleoperated := results["teleoperate"].get("files", []):
         found.append(("teleoperated", Path(teleoperated[0])))
-    recorded = [episode["path"] for episode in results.get("finetune", {}).get("episodes", []) if episode.get("path")]
+    recorded = [episode["path"] for episode in results["finetune"].get("episodes", []) if episode.get("path")]
     if recorded:
         found.append(("first fine-tuning episode", Path(recorded[0])))
         if len(recorded) > 1:
@@ -143,8 +143,8 @@ def _strips(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _paths(results: dict[str, Any]) -> str:
-    files = [Path(f) for f in results.get("teleoperate", {}).get("files", [])]
-    files += [Path(e["path"]) for e in results.get("finetune", {}).get("episodes", []) if e.get("path")]
+    files = [Path(f) for f in results["teleoperate"].get("files", [])]
+    files += [Path(e["path"]) for e in results["finetune"].get("episodes", []) if e.get("path")]
     episodes: list[Episode] = [read_episode(path) for path in files if path.exists()]
     if not episodes:
         return ""
@@ -155,5 +155,5 @@ def _paths(results: dict[str, Any]) -> str:
 
 
 def _video(results: dict[str, Any]) -> str:
-    path = results.get("replay", {}).get("video")
+    path = results["replay"].get("video")
     return figures.video(Path(path)) if path and Path(path).exists() else ""
