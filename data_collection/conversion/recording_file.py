@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import zstandard
-from mcap.exceptions import McapError
 from mcap.reader import McapReader, make_reader
 from mcap_ros2.decoder import DecoderFactory
 
+from data_collection.recording.damage import DAMAGE
 from data_collection.recording.writer import EPISODE_RECORD, PART_SUFFIX, SUMMARY_RECORD
 from safe_policy_core.errors import DatasetError
-
-_DAMAGE = (McapError, ValueError, struct.error, EOFError, KeyError, IndexError, RuntimeError, MemoryError,
-           OverflowError, NotImplementedError, zstandard.ZstdError)
-"""What the MCAP reader and the CDR decoder raise on nonsense."""
 
 
 class RecordingFile:
@@ -47,7 +41,7 @@ class RecordingFile:
                 self.topics = frozenset(channel.topic for channel in summary.channels.values()
                                         if counts.get(channel.id))
                 self._read_metadata(reader)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error) from error
 
     def messages(self, topic: str) -> Iterator[Any]:
@@ -63,7 +57,7 @@ class RecordingFile:
                         raise DatasetError(f"{self.path}: {topic}: expected CDR messages with a ros2msg schema, "
                                            f"got {channel.message_encoding!r}")
                     yield decode(message.data)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise self._damaged(error, f"{topic}: ") from error
 
     def _read_metadata(self, reader: McapReader) -> None:

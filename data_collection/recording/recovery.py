@@ -5,25 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import zstandard
-from mcap.exceptions import McapError
 from mcap.records import Channel, Chunk, DataEnd, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.writer import CompressionType, Writer
 
+from data_collection.recording.damage import DAMAGE
 from data_collection.recording.writer import CHUNK_SIZE, PART_SUFFIX, SUMMARY_RECORD, _sync_directory
 from safe_policy_core.errors import DatasetError
-
-_DAMAGE = (McapError, ValueError, struct.error, zlib.error, EOFError, UnicodeDecodeError, KeyError, MemoryError,
-           zstandard.ZstdError, RuntimeError, OverflowError)
-"""What the MCAP reader raises where a file ends early or holds nonsense."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +104,7 @@ def _readable(source: BinaryIO) -> Iterator[tuple[McapRecord, int]]:
         try:
             record = next(records)
             inner = breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else [record]
-        except (StopIteration, *_DAMAGE):
+        except (StopIteration, *DAMAGE):
             return
         if isinstance(record, DataEnd):
             return
