@@ -45,8 +45,8 @@ def full_run(directory: Path) -> None:
     stage(directory, "teleoperate", {"files": [str(path)], "gate": gate})
     stage(directory, "pretrain", {"log": str(log)})
     for name, success in (("before", 0.5), ("after", 0.9)):
-        stage(directory, name, {"episodes": 20, "task": "more_obstacles", **rate(success, success - 0.1, success + 0.1, "success"),
-                                **rate(0.05, 0.0, 0.2, "violation")})
+        stage(directory, name, {"episodes": 20, "task": "more_obstacles", **rate(0.05, 0.0, 0.2, "violation"),
+                                **rate(success, success - 0.1, success + 0.1, "success")})
     row = {"steps": 10, "success": True, "violation": False, "episode_return": 1.0, "episode_cost": 0.0,
            "online_share": 0.5, "message": "", "path": str(path)}
     stage(directory, "finetune", {"episodes": [row, row | {"violation": True, "message": "<b>stale</b>"}],
