@@ -24,13 +24,13 @@ REFERENCE_OBSERVATIONS = 16
 
 
 @runtime_checkable
-class StartsOnline(Protocol):
+class StartsFineTuning(Protocol):
     """A learner that prepares for fine-tuning, for instance by freezing its offline actor (FOSP eq. 21).
 
-    Called once at the start; a learner that was saved in the middle of fine-tuning must keep its state.
+    Called at every start; one that was saved in the middle of fine-tuning keeps its state.
     """
 
-    def start_online(self) -> None: ...
+    def start_fine_tuning(self) -> None: ...
 
 
 class FineTuner:
@@ -56,8 +56,8 @@ class FineTuner:
         reference = self._store.sample(REFERENCE_OBSERVATIONS, 1, rng)
         self._reference = [{name: reference[name][index, 0] for name in learner.specs.observation}
                            for index in range(REFERENCE_OBSERVATIONS)]
-        if isinstance(learner, StartsOnline):
-            learner.start_online()
+        if isinstance(learner, StartsFineTuning):
+            learner.start_fine_tuning()
         self.save()
 
     @property

@@ -1,0 +1,38 @@
+"""Settings of behaviour cloning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BcConfig:
+    """BC-Safe by default; `selection="all"` makes it BC-All."""
+
+    selection: Literal["safe", "all"] = "safe"
+    """Which episodes to imitate: those without cost, or every one."""
+    only_successful: bool = True
+    """Of those, only the ones that reached the goal. An episode that never reaches teaches not to."""
+    loss: Literal["squared", "likelihood"] = "squared"
+    """Squared error of the mean, or the likelihood of a Gaussian whose deviation is learned too."""
+
+    depth: int = 32
+    """Channels of the image encoder at the finest stage."""
+    stem: int = 4
+    """Side of the patches [pixels] on which it works."""
+    units: int = 256
+    """Hidden units, also of the vector encoder."""
+    layers: int = 2
+    """Hidden layers behind the encoder."""
+
+    learning_rate: float = 1e-3
+    gradient_clip: float = 10.0
+    shift: int = 0
+    """Largest random shift of training images [pixels], by repeating their border."""
+
+
+PRESETS = {"small": BcConfig, "all": lambda: replace(BcConfig(), selection="all", only_successful=False)}
+"""Name -> function that makes the configuration."""
+BATCH, LENGTH = 128, 1
+"""Sequences of a training batch and their rows: without memory, rows are better drawn one by one."""
