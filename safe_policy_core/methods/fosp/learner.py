@@ -132,7 +132,7 @@ class FospLearner:
 
     def _actor_loss(self, real: RealSteps, imagined: ImaginedSteps, rollout_features: Tensor,
                     advantages: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Loss, constraint and metrics; eq. 20 offline, eq. 23 (and a share of eq. 20) online, each with the penalty."""
+        """Loss, constraint, metrics; eq. 20 offline, eq. 23 (and a share of eq. 20) online, each with the penalty."""
         model, metrics = self.model, {}
         penalty, constraint = penalty_loss(model, rollout_features, imagined)
         loss = penalty
@@ -148,9 +148,9 @@ class FospLearner:
                                             "lagrangian/multiplier": model.lagrangian.multiplier}
 
     def start_fine_tuning(self) -> None:
-        """Turns online (Algorithm 1, line 12). With expansion the actor is copied and frozen; a second call does nothing.
+        """Turns online (Algorithm 1, line 12). With expansion the actor is copied and frozen.
 
-        The new actor starts as `config.new_actor` says and has an optimiser of its own.
+        The new actor starts as `config.new_actor` says and has an optimiser of its own. A second call does nothing.
         """
         if self.online:
             return
