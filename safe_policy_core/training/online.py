@@ -11,7 +11,7 @@ import numpy as np
 
 from safe_policy_core.data.episodes import Episode, EpisodeStore, write_episode
 from safe_policy_core.errors import ConfigurationError, UserError
-from safe_policy_core.evaluation import rollout
+from safe_policy_core.evaluation import EpisodeResult, cost_regret, rollout
 from safe_policy_core.interfaces import Learner, Policy, RobotEnv
 from safe_policy_core.training.metrics import Means, append_row
 from safe_policy_core.training.offline import save_training
@@ -122,88 +122,52 @@ def check_policy(policy: Policy, observations: Iterable[dict[str, np.ndarray]]) 
             policy.specs.action.validate(policy.act(observation, deterministic).action)
 
 
-class Session(Protocol):
-    """Where fine-tuning happens: in a simulator in this process, or on the arm through the ROS graph."""
+def finetune(env: RobotEnv, fine_tuner: FineTuner, episodes: int, first_seed: int = 0, updates: int = 50,
+             cost_budget: float | None = None, metadata: dict[str, Any] | None = None,
+             on_episode: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+    """Acts and learns in turns, in an environment of this process.
 
-    def run_episode(self, seed: int) -> dict[str, Any]:
-        """One recorded episode with the current policy. Returns a row with at least `seed`, `steps`,
-        `episode_return`, `episode_cost`, `success`, `violation`, `online_share` and `path` (its file)."""
-        ...
-
-    def learn(self, path: str, updates: int) -> dict[str, Any]:
-        """Adds the episode, trains, and lets the new weights act from now on. Returns metrics."""
-        ...
-
-    def figures(self) -> dict[str, Any]:
-        """What else to report at the end, JSON-ready: `checkpoint` (the newest weights) and `gate`."""
-        ...
-
-
-class DirectSession:
-    """Fine-tuning in an environment of this process; episodes are kept in `directory`/episodes."""
-
-    def __init__(self, env: RobotEnv, fine_tuner: FineTuner, metadata: dict[str, Any] | None = None) -> None:
-        self._env, self._tuner, self._metadata = env, fine_tuner, metadata or {}
-        self._policy = fine_tuner.policy()
-
-    def run_episode(self, seed: int) -> dict[str, Any]:
-        result = rollout(self._env, self._policy, seed, deterministic=False, record=True, metadata=self._metadata)
-        path = self._tuner.directory / "episodes" / f"seed_{seed:08d}.h5"
-        assert result.episode is not None  # asked for by record=True
-        write_episode(path, result.episode)
-        online = result.chosen_policies.get("online")
-        expanded = online is not None or "offline" in result.chosen_policies
-        return {"seed": seed, "steps": result.steps, "episode_return": result.reward, "episode_cost": result.cost,
-                "success": result.success, "violation": result.violation, "terminated": result.terminated,
-                "truncated": result.truncated, "path": str(path), "message": "",
-                "online_share": (online or 0) / result.steps if expanded else None}
-
-    def learn(self, path: str, updates: int) -> dict[str, Any]:
-        self._tuner.add_episode(path)
-        metrics = self._tuner.learn(updates)
-        self._policy = self._tuner.policy()
-        return metrics
-
-    def figures(self) -> dict[str, Any]:
-        return {"checkpoint": str(self._tuner.checkpoint), "gate": None}
-
-
-def run_session(session: Session, episodes: int, first_seed: int, updates: int, cost_budget: float | None = None,
-                log_file: Path | None = None, on_episode: Callable[[dict[str, Any]], None] | None = None
-                ) -> dict[str, Any]:
-    """Fine-tunes episode by episode, with seeds from `first_seed` upwards and `updates` steps after each.
-
-    cost_budget: no further episode starts once the episodes' costs add up to more. log_file: one
-    JSON line an episode. Returns the rows and their sums, `cost_regret` as in FOSP D.2, and
-    `stopped` with the reason for an early end.
+    Seeds go from `first_seed` upwards; after each episode it is kept in the tuner's directory
+    (`episodes`, `finetune.jsonl`), added to the replay buffer, and `updates` gradient steps follow.
+    cost_budget: no further episode starts once the episodes' costs add up to more. metadata: for
+    the episode files. on_episode: called with each row. Returns the rows and their sums,
+    `cost_regret` as in FOSP D.2, and `stopped` with the reason for an early end.
     """
     if episodes < 1 or updates < 0:
         raise ConfigurationError(f"episodes, updates: expected at least 1 and 0, got {episodes} and {updates}")
     rows: list[dict[str, Any]] = []
+    results: list[EpisodeResult] = []
     spent, stopped = 0.0, ""
     for seed in range(first_seed, first_seed + episodes):
-        row = session.run_episode(seed)
-        row |= {"metrics": session.learn(row["path"], updates)}
+        result = rollout(env, fine_tuner.policy(), seed, deterministic=False, record=True, metadata=metadata)
+        path = fine_tuner.directory / "episodes" / f"seed_{seed:08d}.h5"
+        assert result.episode is not None  # asked for by record=True
+        write_episode(path, result.episode)
+        result.episode = None
+        results.append(result)
+        spent += result.cost
+        fine_tuner.add_episode(path)
+        row = {"seed": seed, "steps": result.steps, "episode_return": result.reward, "episode_cost": result.cost,
+               "success": result.success, "violation": result.violation, "terminated": result.terminated,
+               "truncated": result.truncated, "online_share": _online_share(result), "path": str(path),
+               "cost_so_far": spent, "metrics": fine_tuner.learn(updates), "message": fine_tuner.last_failure}
         rows.append(row)
-        spent += row["episode_cost"]
-        if log_file is not None:
-            append_row(log_file, row)
+        append_row(fine_tuner.directory / "finetune.jsonl", row)
         if on_episode is not None:
             on_episode(row)
-        if cost_budget is not None and spent > cost_budget and len(rows) < episodes:
-            stopped = f"cost budget: spent {spent:g} of {cost_budget:g} after {len(rows)} of {episodes} episodes"
+        if cost_budget is not None and spent > cost_budget:
+            stopped = f"cost budget: {spent:g} of {cost_budget:g} spent after {len(rows)} of {episodes} episodes"
             log.warning(stopped)
             break
-    count, steps = len(rows), sum(row["steps"] for row in rows)
-    return {"episodes": rows, "successes": sum(bool(row["success"]) for row in rows),
-            "violations": sum(bool(row["violation"]) for row in rows), "steps": steps, "cost": spent,
-            "reward": sum(row["episode_return"] for row in rows) / count, "cost_regret": spent / steps,
-            "updates": count * updates, "stopped": stopped, **session.figures()}
+    return {"episodes": rows, "count": len(rows), "successes": sum(result.success for result in results),
+            "violations": sum(result.violation for result in results), "steps": sum(row["steps"] for row in rows),
+            "total_cost": spent, "reward": sum(result.reward for result in results) / len(results),
+            "cost_regret": cost_regret(results), "updates": len(rows) * updates, "stopped": stopped,
+            "checkpoint": str(fine_tuner.checkpoint), "gate": None}
 
 
-def finetune(env: RobotEnv, fine_tuner: FineTuner, episodes: int, first_seed: int = 0, updates: int = 50,
-             cost_budget: float | None = None, metadata: dict[str, Any] | None = None,
-             on_episode: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
-    """`run_session` in an environment of this process, logging to `finetune.jsonl` in the tuner's directory."""
-    return run_session(DirectSession(env, fine_tuner, metadata), episodes, first_seed, updates, cost_budget,
-                       fine_tuner.directory / "finetune.jsonl", on_episode)
+def _online_share(result: EpisodeResult) -> float | None:
+    """Share of the new policy; None where no two policies take turns."""
+    if not {"online", "offline"} & result.chosen_policies.keys():
+        return None
+    return result.chosen_policies.get("online", 0) / result.steps

@@ -1,0 +1,262 @@
+"""`safe-policy pretrain`, `finetune` and `evaluate`."""
+
+from __future__ import annotations
+
+import importlib
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from safe_policy_core.checkpoint import RUN_FOLDER, find_checkpoint, read_manifest
+from safe_policy_core.data.episodes import EpisodeStore
+from safe_policy_core.environments import make_env
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.evaluation import EpisodeResult, rollout, summarize
+from safe_policy_core.interfaces import RobotEnv, Specs
+from safe_policy_core.methods.overrides import override, preset
+from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
+from safe_policy_core.training.offline import train_offline
+from safe_policy_core.training.online import FineTuner, finetune
+
+
+@dataclass
+class Pretrain:
+    """Train a method offline on recorded episodes."""
+
+    method: tyro.conf.Positional[str]
+    """fosp, or bc (behaviour cloning)."""
+
+    data: tuple[Path, ...]
+    """Episode files (*.h5), or folders of them."""
+
+    out: Path
+    """Folder of the run: `checkpoint` and `metrics.jsonl`."""
+
+    steps: int = 3000
+    """Gradient steps."""
+
+    preset: str = "small"
+    """Named configuration of the method (fosp: small, full; bc: small, all)."""
+
+    set: tuple[str, ...] = ()
+    """Single settings of the configuration: name=value ..."""
+
+    init: Path | None = None
+    """Start from the weights and the configuration of this checkpoint."""
+
+    batch: int | None = None
+    """Sequences of a batch; by default what suits the method."""
+
+    length: int | None = None
+    """Rows of a sequence; by default what suits the method."""
+
+    seed: int = 0
+    device: str = "cpu"
+    """Torch device."""
+
+    checkpoint_every: int = 500
+    """Gradient steps between checkpoints."""
+
+    resume: bool = False
+    """Go on where an interrupted run with the same `--out` stopped."""
+
+    skip_broken: bool = False
+    """Leave out episode files that cannot be read; without it they are an error."""
+
+    def run(self) -> dict[str, Any]:
+        """Trains. Returns where the checkpoint is, and the last metrics."""
+        require_positive(steps=self.steps, checkpoint_every=self.checkpoint_every, batch=self.batch, length=self.length)
+        device = check_device(self.device)
+        if self.init is not None and (self.set or self.preset != "small"):
+            raise ConfigurationError("init: a checkpoint brings its own configuration; leave out preset and set")
+        config = override(preset(self.method, self.preset), self.set)
+        checkpoint = self.out / RUN_FOLDER
+        if checkpoint.exists() and not self.resume:
+            raise ConfigurationError(f"out: {checkpoint} exists; resume it with --resume, or name another folder")
+        store = EpisodeStore(self.data, skip_broken=self.skip_broken)
+        if self.init is None:
+            learner = make_learner(self.method, store.specs, config, self.seed, device)
+        else:
+            found = read_manifest(self.init)["method"]
+            if found != self.method:
+                raise ConfigurationError(f"init: {self.init} is of method {found!r}, expected {self.method!r}")
+            learner = load_learner(self.init, device)
+        batch, length = sequence_sizes(self.method, self.batch, self.length)
+        metrics = train_offline(learner, store, self.steps, batch, length, self.seed, checkpoint,
+                                self.out / "metrics.jsonl", self.resume, checkpoint_every=self.checkpoint_every,
+                                command=command_line())
+        return {"method": self.method, "checkpoint": str(checkpoint), "log": str(self.out / "metrics.jsonl"),
+                "sha256": read_manifest(checkpoint)["sha256"], "steps": self.steps, "episodes": len(store),
+                "frames": store.rows, "broken": sorted(map(str, store.broken)), "metrics": metrics}
+
+
+@dataclass
+class Evaluate:
+    """Success, violations and cost of a policy, with exact 95% intervals."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Checkpoint folder, or the folder of the run that made it."""
+
+    task: str = "original"
+    """original, obstacle_shape, target_shape, more_obstacles, random_layout, or a Safety-Gymnasium id."""
+
+    episodes: int = 20
+    seed: int = 0
+    """The episodes have this seed and the following ones."""
+
+    stochastic: bool = False
+    """Draw actions, as in fine-tuning, instead of taking the most likely."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Evaluates. Returns the summary and one row an episode."""
+        require_positive(episodes=self.episodes)
+        device = check_device(self.device)
+        torch.set_num_threads(1)  # one observation at a time: more threads only wait for each other
+        manifest = read_manifest(self.checkpoint)
+        policy = load_policy(self.checkpoint, device)
+        env = open_env(self.task, policy.specs)
+        results: list[EpisodeResult] = []
+        try:
+            with tqdm(range(self.seed, self.seed + self.episodes), desc="evaluate", unit="episode") as bar:
+                for seed in bar:
+                    results.append(rollout(env, policy, seed, not self.stochastic))
+                    bar.set_postfix(success=sum(result.success for result in results),
+                                    violations=sum(result.violation for result in results))
+        finally:
+            env.close()
+        rows = [{"seed": result.seed, "steps": result.steps, "episode_return": result.reward,
+                 "episode_cost": result.cost, "success": result.success, "violation": result.violation}
+                for result in results]
+        return {"task": self.task, "checkpoint": str(self.checkpoint), "method": manifest["method"],
+                "sha256": manifest["sha256"], "first_seed": self.seed, "deterministic": not self.stochastic,
+                **summarize(results).to_json(), "rows": rows}
+
+
+@dataclass
+class Finetune:
+    """Go on training online, in the simulator or on the arm."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Pretrained checkpoint, or the folder of the run that made it."""
+
+    task: tyro.conf.Positional[str]
+    """original, obstacle_shape, target_shape, more_obstacles, random_layout, or a Safety-Gymnasium id."""
+
+    data: tuple[Path, ...]
+    """Offline episodes: files (*.h5) or folders. They stay in the replay buffer."""
+
+    out: Path
+    """Folder of the run: `checkpoint`, `episodes`, `finetune.jsonl`."""
+
+    env: Literal["direct", "ros"] = "direct"
+    """direct: faster than real time, in this process. ros: the running ROS graph (simulated or real arm)."""
+
+    arm: bool = False
+    """ros: arm the safety gate first; without it somebody else must."""
+
+    episodes: int = 20
+    updates: int = 50
+    """Gradient steps after each episode."""
+
+    seed: int = 100_000
+    """The episodes have this seed and the following ones; `evaluate` begins at 0, with other scenes."""
+
+    cost_budget: float | None = None
+    """Stop when the costs of the episodes add up to more."""
+
+    batch: int | None = None
+    """Sequences of a batch; by default what suits the method."""
+
+    length: int | None = None
+    """Rows of a sequence; by default what suits the method."""
+
+    online_weight: float = 4.0
+    """How much more often than offline ones the new episodes are sampled."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Fine-tunes. Returns one row an episode, sums, and the new checkpoint."""
+        require_positive(episodes=self.episodes, batch=self.batch, length=self.length,
+                         online_weight=self.online_weight)
+        if self.updates < 0:
+            raise ConfigurationError(f"updates: expected 0 or more, got {self.updates}")
+        source = find_checkpoint(self.checkpoint)
+        if self.out.resolve() in (source.resolve(), source.resolve().parent):
+            raise ConfigurationError(f"out: {self.out} is the checkpoint to start from; name another folder")
+        result = self._over_ros(source) if self.env == "ros" else self._direct(source)
+        return {"task": self.task, "env": self.env, "from": str(self.checkpoint), "out": str(self.out), **result}
+
+    def _over_ros(self, source: Path) -> dict[str, Any]:
+        # By name: the core does not depend on the ROS packages, which only exist where the workspace is built.
+        over_ros = importlib.import_module("safe_policy_ros.commands").finetune_over_ros
+        return over_ros(self.task, self.episodes, self.updates, source, self.out, seed=self.seed, data=self.data,
+                        cost_budget=self.cost_budget, arm=self.arm)
+
+    def _direct(self, source: Path) -> dict[str, Any]:
+        learner = load_learner(source, check_device(self.device))
+        batch, length = sequence_sizes(read_manifest(source)["method"], self.batch, self.length)
+        tuner = FineTuner(learner, EpisodeStore(self.data), self.out, batch=batch, length=length, seed=self.seed,
+                          online_weight=self.online_weight, command=command_line())
+        env = open_env(self.task, learner.specs)
+        seen = {"success": 0, "violations": 0}
+        try:
+            with tqdm(total=self.episodes, desc="finetune", unit="episode") as bar:
+                def show(row: dict[str, Any]) -> None:
+                    seen["success"] += row["success"]
+                    seen["violations"] += row["violation"]
+                    bar.set_postfix(seen, refresh=False)
+                    bar.update()
+
+                return finetune(env, tuner, self.episodes, self.seed, self.updates, self.cost_budget,
+                                {"task": self.task, "operator": "policy"}, show)
+        finally:
+            env.close()
+
+
+def open_env(task: str, specs: Specs) -> RobotEnv:
+    """The environment, if a policy of `specs` can act in it. Raises `ConfigurationError` naming the difference."""
+    env = make_env(task)
+    if difference := env.specs.difference(specs):
+        env.close()
+        raise ConfigurationError(f"task: {task} does not fit the checkpoint: {difference} (environment against "
+                                 "checkpoint)")
+    return env
+
+
+def sequence_sizes(method: str, batch: int | None, length: int | None) -> tuple[int, int]:
+    """Sequences and rows of a batch: as asked, or as the method's config module has them."""
+    module = importlib.import_module(f"safe_policy_core.methods.{method}.config")
+    return int(batch or getattr(module, "BATCH", 16)), int(length or getattr(module, "LENGTH", 16))
+
+
+def check_device(name: str) -> str:
+    """The device's name. Raises `ConfigurationError` when torch does not have it here."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"device: {name!r} is not available here ({str(error).splitlines()[0]}); "
+                                 "expected cpu or, with a GPU, cuda") from error
+    return name
+
+
+def require_positive(**values: float | None) -> None:
+    """Raises `ConfigurationError` naming the first value that is not above zero; None is left to a default."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise ConfigurationError(f"{name}: expected a number above 0, got {value}")
+
+
+def command_line() -> str:
+    """How this process was called, for the manifest."""
+    return shlex.join(["safe-policy", *sys.argv[1:]])
