@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import os
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mcap.reader import McapReader, make_reader
 from mcap_ros2.decoder import DecoderFactory
 
 from data_collection.recording.damage import DAMAGE
-from data_collection.recording.writer import EPISODE_RECORD, PART_SUFFIX, SUMMARY_RECORD
+from data_collection.recording.writer import EPISODE_RECORD, PART_SUFFIX, SUMMARY_RECORD, unpack_metadata
 from safe_policy_core.errors import DatasetError
+
+_FOOTER = struct.Struct("<BQQQI")
+_MAGIC_SIZE = 8
+
+
+def _check_index(file: BinaryIO) -> None:
+    """Raises `ValueError` when the index at the file's end is not what its checksum says.
+
+    The MCAP library checks the messages only, and message types are taken from the index.
+    """
+    end = file.seek(0, os.SEEK_END) - _MAGIC_SIZE
+    file.seek(end - _FOOTER.size)
+    _, _, start, _, expected = _FOOTER.unpack(file.read(_FOOTER.size))
+    if start and expected:
+        file.seek(start)
+        if zlib.crc32(file.read(end - 4 - start)) != expected:
+            raise ValueError("checksum of the index does not fit")
+    file.seek(0)
 
 
 class RecordingFile:
@@ -32,6 +52,7 @@ class RecordingFile:
         self.summary: dict[str, Any] = {}
         try:
             with open(self.path, "rb") as file:
+                _check_index(file)
                 reader = make_reader(file, validate_crcs=True)
                 summary = reader.get_summary()
                 if summary is None or summary.statistics is None:
@@ -63,9 +84,9 @@ class RecordingFile:
     def _read_metadata(self, reader: McapReader) -> None:
         for record in reader.iter_metadata():
             if record.name == EPISODE_RECORD:
-                self.episode = json.loads(record.metadata["json"])
+                self.episode = unpack_metadata(record.metadata)
             elif record.name == SUMMARY_RECORD:
-                self.summary = json.loads(record.metadata["json"])
+                self.summary = unpack_metadata(record.metadata)
 
     def _damaged(self, error: BaseException, where: str = "") -> DatasetError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from mcap.writer import CompressionType, Writer
 
 from data_collection.recording.damage import DAMAGE
-from data_collection.recording.writer import CHUNK_SIZE, PART_SUFFIX, SUMMARY_RECORD, _sync_directory
+from data_collection.recording.writer import CHUNK_SIZE, PART_SUFFIX, SUMMARY_RECORD, pack_metadata, sync_directory
 from safe_policy_core.errors import DatasetError
 
 
@@ -58,7 +57,7 @@ def recover(part: Path | str) -> Recovery:
         temporary.unlink()
         raise DatasetError(f"{part}: holds no whole message; delete it")
     os.replace(temporary, path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     part.unlink()
     return Recovery(path, messages, lost)
 
@@ -92,7 +91,7 @@ def _copy(source: BinaryIO, target: BinaryIO) -> tuple[int, int]:
             case _:
                 pass
     if not complete:
-        writer.add_metadata(SUMMARY_RECORD, {"json": json.dumps({"messages": counts, "recovered": True})})
+        writer.add_metadata(SUMMARY_RECORD, pack_metadata({"messages": counts, "recovered": True}))
     writer.finish()
     return sum(counts.values()), end
 

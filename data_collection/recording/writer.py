@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import threading
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,20 @@ FLUSH_PERIOD = 0.1
 """[s] How much a killed process loses at most."""
 SYNC_PERIOD = 0.5
 """[s] How much a power failure loses at most."""
+
+
+def pack_metadata(content: Mapping[str, Any]) -> dict[str, str]:
+    """JSON-ready `content` as an MCAP metadata record, with the checksum that MCAP gives only to messages."""
+    text = json.dumps(dict(content))
+    return {"json": text, "crc32": f"{zlib.crc32(text.encode()):08x}"}
+
+
+def unpack_metadata(record: Mapping[str, str]) -> dict[str, Any]:
+    """Inverse of `pack_metadata`. Raises `ValueError` for altered content."""
+    text = record["json"]
+    if f"{zlib.crc32(text.encode()):08x}" != record["crc32"]:
+        raise ValueError("metadata: checksum does not fit")
+    return json.loads(text)
 
 
 @dataclass
@@ -85,9 +100,9 @@ class McapEpisodeWriter:
         self._thread = threading.Thread(target=self._keep_on_disk, name="mcap-sync", daemon=True)
         try:
             self._writer.start(profile="ros2", library="safe-policy")
-            self._writer.add_metadata(EPISODE_RECORD, {"json": json.dumps(dict(metadata))})
+            self._writer.add_metadata(EPISODE_RECORD, pack_metadata(metadata))
             self._writer.flush()
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
         except OSError:
             self._file.close()
             self.part.unlink(missing_ok=True)
@@ -119,12 +134,12 @@ class McapEpisodeWriter:
             content = {"messages": {topic: count.messages for topic, count in self.counts.items()},
                        "dropped": {topic: count.dropped for topic, count in self.counts.items()}, **(summary or {})}
             try:
-                self._writer.add_metadata(SUMMARY_RECORD, {"json": json.dumps(content)})
+                self._writer.add_metadata(SUMMARY_RECORD, pack_metadata(content))
                 self._writer.finish()
                 self._writer.flush()
                 os.fsync(self._file.fileno())
                 os.replace(self.part, self.path)
-                _sync_directory(self.path.parent)
+                sync_directory(self.path.parent)
             except OSError as error:
                 self._error = error
                 raise
@@ -187,7 +202,7 @@ class McapEpisodeWriter:
                 return
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     """Makes a new or changed name in `directory` survive a power failure."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -162,7 +162,7 @@ def test_a_flipped_byte_is_noticed_or_harmless(whole, tmp_path, data):
     except DatasetError as error:
         assert "flipped.mcap" in str(error) and "\n" not in str(error)
         return
-    # Checksums cover the messages. What is left are bytes nobody reads, and the text of the metadata.
+    # Checksums cover messages and metadata; what is left are bytes that nobody reads.
     np.testing.assert_array_equal(found.observations["image"], episode.observations["image"])
     np.testing.assert_array_equal(found.executed_action, episode.executed_action)
 
