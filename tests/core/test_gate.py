@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -237,7 +239,7 @@ def test_a_fault_ramps_to_rest_and_the_target_stays() -> None:
         steps.append(x - before)
         before = x
     moving = [s for s in steps if s > 1e-12]
-    assert all(b <= a + 1e-12 for a, b in zip(moving, moving[1:], strict=False)), "the ramp only slows down"
+    assert all(b <= a + 1e-12 for a, b in itertools.pairwise(moving)), "the ramp only slows down"
     assert 5 <= len(moving) <= 11
     assert sum(moving) == pytest.approx(0.2 * 0.1 / 2, abs=0.004), "v * t / 2"
     assert steps[15:] == [0.0] * 25
@@ -256,7 +258,8 @@ def test_the_ramp_starts_from_the_limited_velocity() -> None:
 
 @pytest.mark.parametrize(("value", "changes", "why"), [
     (np.full(6, np.nan), {}, "non_finite"), (np.array([0, 0, np.inf, 0, 0, 0]), {}, "non_finite"),
-    (twist(0, 1e300), {}, "out_of_range"), (np.zeros(5), {}, "wrong_shape"), (np.zeros((6, 1)), {}, "wrong_shape"), ("go", {}, "wrong_shape"),
+    (twist(0, 1e300), {}, "out_of_range"),
+    (np.zeros(5), {}, "wrong_shape"), (np.zeros((6, 1)), {}, "wrong_shape"), ("go", {}, "wrong_shape"),
     (None, {}, "wrong_shape"), (RIGHT, {"frame": "fr3_hand"}, "wrong_frame"), (RIGHT, {"frame": ""}, "wrong_frame"),
     (RIGHT, {"stamp": 0.0}, "zero_stamp"), (RIGHT, {"stamp": float("nan")}, "zero_stamp"),
     (RIGHT, {"age": -0.2}, "future_stamp"), (RIGHT, {"age": 0.6}, "old_stamp")])

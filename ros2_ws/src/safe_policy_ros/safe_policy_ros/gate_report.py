@@ -1,0 +1,51 @@
+"""What the gate tells the others: its status message, and its health once a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from safe_policy_interfaces.msg import GateStatus
+
+from safe_policy_core.safety.gate import Decision, GateState, SafetyGate
+from safe_policy_ros.messages import ns_to_stamp, pose_to_msg
+
+
+@dataclass
+class TickRecord:
+    """How punctual the ticks were since the last report. Times [s]."""
+
+    count: int = 0
+    worst: float = 0.0
+    total: float = 0.0
+
+    def add(self, late: float) -> None:
+        self.count += 1
+        self.worst = max(self.worst, late)
+        self.total += max(late, 0.0)
+
+
+def status_message(gate: SafetyGate, decision: Decision, now_ns: int, frame: str) -> GateStatus:
+    message = GateStatus(state=int(decision.state), reason=decision.reason, source=decision.source,
+                         limits=gate.take_limits(), epoch=gate.epoch, accepted=gate.accepted, rejected=gate.rejected)
+    message.header.stamp, message.header.frame_id = ns_to_stamp(now_ns), frame
+    if gate.target is not None:
+        message.target = pose_to_msg(gate.target)
+    if gate.measured is not None:
+        message.measured = pose_to_msg(gate.measured)
+    return message
+
+
+def diagnostics(gate: SafetyGate, record: TickRecord, now_ns: int) -> DiagnosticArray:
+    """Every decision since start, by reason, and the punctuality of the ticks since the last report."""
+    level = {GateState.FAULT: DiagnosticStatus.ERROR, GateState.DISARMED: DiagnosticStatus.WARN}.get(
+        gate.state, DiagnosticStatus.OK)
+    values = {"state": gate.state.name, "epoch": gate.epoch, "accepted": gate.accepted, "rejected": gate.rejected,
+              "ticks": record.count, "tick_lateness_mean_ms": f"{1e3 * record.total / max(record.count, 1):.3f}",
+              "tick_lateness_max_ms": f"{1e3 * record.worst:.3f}", **dict(sorted(gate.counts.items()))}
+    status = DiagnosticStatus(level=level, name="safety_gate", hardware_id="",
+                              message=f"FAULT {gate.reason}" if gate.reason else gate.state.name,
+                              values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+    message = DiagnosticArray(status=[status])
+    message.header.stamp = ns_to_stamp(now_ns)
+    return message

@@ -1,0 +1,242 @@
+"""The safety gate as a process: the only publisher to the arm.
+
+A thin shell around `safe_policy_core.safety.gate`. The main thread ticks at 100 Hz on the steady
+clock; callbacks run in a thread of their own, and one lock keeps them apart. Torch is not
+imported here: nothing in this process may take longer than a tick.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from safe_policy_interfaces.msg import GateStatus
+from std_srvs.srv import Trigger
+
+from safe_policy_core.errors import ConfigurationError, RobotUnavailableError
+from safe_policy_core.safety.commands import POLICY, TELEOP, Command
+from safe_policy_core.safety.gate import Decision, SafetyGate
+from safe_policy_core.safety.gate_config import GateConfig
+from safe_policy_core.safety.motion import GATE_PERIOD
+from safe_policy_ros import qos
+from safe_policy_ros.gate_report import TickRecord, diagnostics, status_message
+from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_from_msg
+from safe_policy_ros.node_process import run_node
+from safe_policy_ros.parameters import declare
+from safe_policy_ros.required_parameters import Kind, Number, Numbers, Text, declare_required
+
+NAME = "safety_gate"
+COMMAND_TOPICS = {TELEOP: "/teleop/delta_twist_cmds", POLICY: "/policy/delta_twist_cmds"}
+STATE_TOPIC = "/franka/current_pose"
+TARGET_TOPIC = "/franka/target_pose"
+STATUS_TICKS, GRAPH_TICKS, REPORT_TICKS = 2, 10, 100
+"""Ticks between two messages of status, looks at who publishes, and diagnostics."""
+CALLBACKS_TIMEOUT = 2.0
+"""[s] A thread of callbacks that is silent for so long is dead, and the gate with it."""
+HINT = "limits have no defaults, set them in the parameter file (robot_bringup/config/safety_gate.yaml)"
+
+PARAMETERS: dict[str, Kind] = {
+    "frame": Text("base frame, the only one in which commands and poses are taken"),
+    "workspace_low": Numbers(3, -2.0, 2.0, "lower corner of the box for the tool [m]"),
+    "workspace_high": Numbers(3, -2.0, 2.0, "upper corner of the box for the tool [m]"),
+    "nominal_quaternion": Numbers(4, -1.0, 1.0, "orientation (x, y, z, w) from which the tilt is measured"),
+    "max_tilt": Number(0.01, 1.5, "largest rotation from the nominal orientation [rad]"),
+    "max_translation_speed": Number(0.001, 0.5, "largest speed of the tool [m/s]"),
+    "max_rotation_speed": Number(0.001, 1.5, "largest turning speed of the tool [rad/s]"),
+    "max_translation_lead": Number(0.001, 0.1, "how far the target may run ahead of the arm [m]"),
+    "max_rotation_lead": Number(0.001, 0.5, "how far the target may turn ahead of the arm [rad]"),
+    "command_timeout": Number(0.02, 0.5, "silence after a motion command that is a fault [s]"),
+    "state_timeout": Number(0.02, 0.5, "silence of the measured pose that is a fault [s]"),
+    "teleop_hold": Number(0.1, 5.0, "how long the operator keeps the policy out after the last motion [s]"),
+    "stop_time": Number(0.02, 0.5, "ramp to rest when the gate stops the arm [s]"),
+    "max_stamp_age": Number(0.05, 2.0, "oldest stamp of a command [s]"),
+    "max_stamp_ahead": Number(0.001, 0.5, "how far a stamp may lie in the future [s]"),
+    "quiet_time": Number(0.05, 10.0, "how long refused commands must have ceased before arming [s]"),
+    "measured_margin": Number(0.001, 0.1, "how far outside the box the arm may be while armed [m]"),
+    "measured_tilt_margin": Number(0.01, 0.5, "how far beyond max_tilt the arm may be while armed [rad]"),
+    "arming_margin": Number(0.001, 0.02, "how far outside the box the arm may be when arming [m]"),
+    "max_measured_jump": Number(0.005, 0.2, "largest move between two measured poses [m]"),
+    "max_measured_turn": Number(0.05, 1.0, "largest turn between two measured poses [rad]")}
+
+
+class SafetyGateNode(LifecycleNode):
+    """Lifecycle: inactive it publishes nothing, so nothing reaches the arm; active it still has to be armed."""
+
+    def __init__(self) -> None:
+        super().__init__(NAME)
+        self._config = GateConfig.from_mapping(declare_required(self, PARAMETERS, HINT))
+        autostart = declare(self, "autostart", False, "configure and activate at start; arming is always explicit")
+        self._niceness = declare(self, "niceness", -10, "scheduling priority of this process, where permitted", -20, 0)
+        self._lock = threading.Lock()
+        self._gate: SafetyGate | None = None
+        self._active = False
+        self._next_tick = time.monotonic()
+        self._record = TickRecord()
+        self._ticks = 0
+        self._said: tuple[int, str, int] | None = None
+        self._callbacks_alive = time.monotonic()
+        self.create_timer(0.25, self._on_heartbeat, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        for transition in (self.trigger_configure, self.trigger_activate) if autostart else ():
+            if transition() != TransitionCallbackReturn.SUCCESS:
+                raise ConfigurationError(f"{NAME}: {transition.__name__} failed; its reason is in the log above")
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        with self._lock:
+            self._gate = SafetyGate(self._config)
+        self._targets = self.create_publisher(PoseStamped, TARGET_TOPIC, qos.COMMAND)
+        self._statuses = self.create_publisher(GateStatus, "/safety_gate/status", qos.STATUS)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+        self._entities = [
+            self.create_subscription(PoseStamped, STATE_TOPIC, self._on_pose, qos.SENSOR),
+            *(self.create_subscription(TwistStamped, topic, lambda m, s=source: self._on_command(s, m), qos.COMMAND)
+              for source, topic in COMMAND_TOPICS.items())]
+        self._services = [self.create_service(Trigger, "/safety_gate/arm", self._on_arm),
+                          self.create_service(Trigger, "/safety_gate/stop", self._on_stop)]
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
+        except PermissionError:
+            self.get_logger().warning(f"niceness {self._niceness} is not permitted; the gate shares the processor "
+                                      "evenly with everything else")
+        with self._lock:
+            self._active, self._next_tick = True, time.monotonic()
+        self.get_logger().info(f"ready and disarmed; box {self._config.limits.workspace_low} to "
+                               f"{self._config.limits.workspace_high} m")
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        with self._lock:
+            if self._gate is not None:
+                self._gate.stop(time.monotonic())
+        time.sleep(self._config.times.stop_time + 2 * GATE_PERIOD)  # the main thread runs the ramp meanwhile
+        with self._lock:
+            self._active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        for publisher in (self._targets, self._statuses, self._diagnostics):
+            self.destroy_publisher(publisher)
+        for subscription in self._entities:
+            self.destroy_subscription(subscription)
+        for service in self._services:
+            self.destroy_service(service)
+        with self._lock:
+            self._gate = None
+        return super().on_cleanup(state)
+
+    # Callbacks: receive time is taken first
+
+    def _on_heartbeat(self) -> None:
+        self._callbacks_alive = time.monotonic()
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        now = time.monotonic()
+        try:
+            pose = pose_from_msg(message.pose)
+        except ValueError:
+            pose = None
+        with self._lock:
+            if self._gate is not None and self._active:
+                self._gate.measurement(pose, message.header.frame_id, stamp_to_ns(message.header.stamp) * 1e-9, now)
+
+    def _on_command(self, source: str, message: TwistStamped) -> None:
+        now = time.monotonic()
+        command = Command(twist_from_msg(message.twist), message.header.frame_id,
+                          stamp_to_ns(message.header.stamp) * 1e-9)
+        with self._lock:
+            if self._gate is not None and self._active:
+                self._gate.command(source, command, now, self._clock_seconds())
+
+    def _on_arm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        now = time.monotonic()
+        with self._lock:
+            if self._gate is None or not self._active:
+                response.success, response.message = False, "not armed: the gate is not active (lifecycle)"
+            else:
+                self._count_publishers(self._gate, now)
+                response.success, response.message = self._gate.arm(now, self._clock_seconds())
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_stop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            if self._gate is not None:
+                self._gate.stop(time.monotonic())
+        response.success, response.message = True, "stopped"
+        return response
+
+    # The tick
+
+    def work(self) -> bool:
+        """One period of the gate; called again and again by the main thread."""
+        self._next_tick += GATE_PERIOD
+        now = time.monotonic()
+        if self._next_tick > now:
+            time.sleep(self._next_tick - now)
+            now = time.monotonic()
+        late, self._next_tick = now - self._next_tick, max(self._next_tick, now - GATE_PERIOD)
+        if now - self._callbacks_alive > CALLBACKS_TIMEOUT and late < CALLBACKS_TIMEOUT:
+            raise RobotUnavailableError(f"{NAME}: no callback ran for {now - self._callbacks_alive:.1f} s")
+        with self._lock:
+            gate = self._gate
+            if gate is None or not self._active:
+                return True
+            self._ticks += 1
+            if self._ticks % GRAPH_TICKS == 0:
+                self._count_publishers(gate, now)
+            decision = gate.tick(now)
+            if decision.target is not None:
+                self._targets.publish(pose_stamped(decision.target, self._clock_ns(), self._config.frame))
+            self._record.add(late)
+            self._speak(gate, decision)
+        return True
+
+    def _speak(self, gate: SafetyGate, decision: Decision) -> None:
+        saying = (int(decision.state), decision.reason, gate.epoch)
+        if saying != self._said:
+            if decision.reason:
+                source = f" of {decision.source}" if decision.source else ""
+                self.get_logger().error(f"FAULT {decision.reason}{source}: the arm stops; /safety_gate/arm re-arms")
+            self._said = saying
+        elif self._ticks % STATUS_TICKS:
+            return
+        self._statuses.publish(status_message(gate, decision, self._clock_ns(), self._config.frame))
+        if self._ticks % REPORT_TICKS == 0:
+            self._diagnostics.publish(diagnostics(gate, self._record, self._clock_ns()))
+            self._record = TickRecord()
+
+    def _count_publishers(self, gate: SafetyGate, now: float) -> None:
+        for topic in (*COMMAND_TOPICS.values(), STATE_TOPIC, TARGET_TOPIC):
+            gate.publishers(topic, self.count_publishers(topic), now)
+
+    def _clock_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
+
+    def _clock_seconds(self) -> float:
+        return self._clock_ns() * 1e-9
+
+    def close(self) -> None:
+        """Brings the target to rest before the process ends."""
+        with self._lock:
+            if self._gate is not None:
+                self._gate.stop(time.monotonic())
+        for _ in range(round(self._config.times.stop_time / GATE_PERIOD) + 1):
+            self.work()
+
+
+def main() -> None:
+    sys.exit(run_node(SafetyGateNode, NAME, SafetyGateNode.work))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""The gate's neighbours, as a test needs them: an arm's state, senders of commands, a listener."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.context import Context
+from safe_policy_interfaces.msg import GateStatus
+from safe_policy_ros import qos
+from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_stamped
+from safe_policy_ros.spinner import Spinner, wait_for_server
+from std_srvs.srv import Trigger
+
+from safe_policy_core.geometry import Pose
+from tests.ros.graph import wait_for
+
+CENTRE = Pose(np.array([0.5, 0.0, 0.036]), np.array([1.0, 0.0, 0.0, 0.0]))
+
+
+class GateProbe:
+    """A node in the test's own process that listens to the gate, and plays the arm on request."""
+
+    def __init__(self, domain: int) -> None:
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = node = rclpy.create_node("gate_probe", context=self._context)
+        self.statuses: list[tuple[float, GateStatus]] = []
+        self.targets: list[tuple[float, Pose]] = []
+        self.diagnostics: list[DiagnosticArray] = []
+        self.measured = CENTRE
+        self.follows = True
+        node.create_subscription(GateStatus, "/safety_gate/status",
+                                 lambda m: self.statuses.append((time.monotonic(), m)), qos.STATUS)
+        node.create_subscription(PoseStamped, "/franka/target_pose", self._on_target, qos.COMMAND)
+        node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, qos.STATUS)
+        self._states = node.create_publisher(PoseStamped, "/franka/current_pose", qos.SENSOR)
+        self._commands: dict[str, Any] = {}
+        self._clients = {name: node.create_client(Trigger, f"/safety_gate/{name}") for name in ("arm", "stop")}
+        self._arm_timer = node.create_timer(0.01, self._publish_state, clock=_steady())
+        self._stream_timer: Any = None
+        self._spinner = Spinner(node)
+
+    def _on_target(self, message: PoseStamped) -> None:
+        pose = pose_from_msg(message.pose)
+        self.targets.append((time.monotonic(), pose))
+        if self.follows:
+            self.measured = pose
+
+    def _publish_state(self) -> None:
+        self._states.publish(pose_stamped(self.measured, self.now_ns()))
+
+    def now_ns(self) -> int:
+        return self.node.get_clock().now().nanoseconds
+
+    def silence_arm(self, silent: bool = True) -> None:
+        if silent:
+            self._arm_timer.cancel()
+        else:
+            self._arm_timer.reset()
+
+    def publisher(self, source: str = "policy") -> Any:
+        """This process's publisher of commands of `source`, made when it is first asked for and connected."""
+        if source not in self._commands:
+            publisher = self.node.create_publisher(TwistStamped, f"/{source}/delta_twist_cmds", qos.COMMAND)
+            self._commands[source] = publisher
+            wait_for(lambda: publisher.get_subscription_count() > 0, 10.0, f"the gate listens to {source}")
+        return self._commands[source]
+
+    def send(self, twist: Any, source: str = "policy", frame: str = "fr3_link0", stamp_ns: int | None = None) -> None:
+        stamp = self.now_ns() if stamp_ns is None else stamp_ns
+        self.publisher(source).publish(twist_stamped(np.asarray(twist, float), stamp, frame))
+
+    def stream(self, seconds: float, twist: Any, source: str = "policy", period: float = 0.05) -> None:
+        """Sends `twist` every `period` for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.send(twist, source)
+            time.sleep(period)
+
+    def call(self, service: str = "arm") -> tuple[bool, str]:
+        client = self._clients[service]
+        wait_for_server(client.service_is_ready, 15.0, service)
+        answer = self._spinner.wait(client.call_async(Trigger.Request()), 5.0, service)
+        return answer.success, answer.message
+
+    def arm(self) -> None:
+        """Arms; waits for the gate to have heard of the arm first."""
+        wait_for(lambda: self.call("arm")[0], 10.0, "arming")
+        wait_for(lambda: self.status.state == GateStatus.HOLD, 2.0, "HOLD")
+
+    @property
+    def status(self) -> GateStatus:
+        wait_for(lambda: self.statuses, 15.0, "a status of the gate")
+        return self.statuses[-1][1]
+
+    def await_fault(self, reason: str, timeout: float = 2.0) -> float:
+        """Waits for FAULT; returns the receive time (monotonic) of the first status that said so."""
+        wait_for(lambda: self.status.state == GateStatus.FAULT, timeout, f"FAULT {reason}")
+        assert self.status.reason == reason
+        first = len(self.statuses) - 1
+        while first and self.statuses[first - 1][1].state == GateStatus.FAULT:
+            first -= 1
+        return self.statuses[first][0]
+
+    def target_speed(self, seconds: float) -> float:
+        """Fastest commanded translation [m/s] over the coming `seconds`; 0 when nothing is published."""
+        first = len(self.targets)
+        time.sleep(seconds)
+        positions = [pose.position for _, pose in self.targets[first:]]
+        return max((float(np.linalg.norm(b - a)) / 0.01 for a, b in zip(positions, positions[1:], strict=False)),
+                   default=0.0)
+
+    def close(self) -> None:
+        self._spinner.close()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+
+def _steady() -> Any:
+    from rclpy.clock import Clock, ClockType
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+__all__ = ["CENTRE", "GateProbe", "stamp_to_ns"]
