@@ -1,8 +1,7 @@
-"""What the environment hears from the graph and says to it. Callbacks only store, under one lock."""
+"""What the environment hears from the graph and says to it."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from sensor_msgs.msg import Image
 
 from safe_policy_ros import qos
 from safe_policy_ros.executed import TargetTrack
+from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
 from safe_policy_ros.messages import pose_from_msg, stamp_to_ns, twist_from_msg, twist_stamped
 
 IMAGE_TOPIC = "/camera/color/image_raw"
@@ -23,14 +23,18 @@ POSE_TOPIC = "/franka/current_pose"
 STATUS_TOPIC = "/safety_gate/status"
 POLICY_TOPIC = "/policy/delta_twist_cmds"
 TELEOP_TOPIC = "/teleop/delta_twist_cmds"
+WAITING = 50
+"""Messages of a topic that may wait: a control period of the fastest, several times over."""
+POLL_PERIOD = 0.003
+"""[s] Between two looks while something is waited for."""
 
 
 @dataclass
 class StepSignals:
-    """What happened since the last `take`.
+    """What happened since the last `take_signals`.
 
     reward, cost: highest level of the labels. limits: what changed commands. teleop: whether the
-    operator's commands were passed on. human: twists the operator asked for. abort: an abort label came.
+    operator's commands were passed on. human: twists the operator asked for. abort: who asked for the end.
     """
 
     reward: float = 0.0
@@ -42,86 +46,82 @@ class StepSignals:
 
 
 class GraphLink:
-    """Publishers, subscriptions and the newest message of each topic with its receive time.
+    """Publishers, and the newest message of each topic with its time of receipt on the steady clock.
 
-    Receive times are `time.monotonic()`: a step of the system clock makes nothing look fresh or stale.
+    Belongs to the thread that steps; messages are taken by hand in `poll`, so no callback competes with
+    the policy for the interpreter. Only `send_twist` and `now_ns` may be called from other threads.
     """
 
     def __init__(self, node: Node, nominal_quaternion: np.ndarray) -> None:
         self._node, self._nominal = node, np.asarray(nominal_quaternion, float)
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
         self._latest: dict[str, tuple[Any, float]] = {}
         self._levels = {"reward": 0.0, "cost": 0.0}
         self._signals = StepSignals()
         self._track = TargetTrack()
         self._saved: dict[str, EpisodeSaved] = {}
+        self._clock = ReceiveClock()
         self._twists = node.create_publisher(TwistStamped, POLICY_TOPIC, qos.COMMAND)
         self._states = node.create_publisher(EpisodeState, "/episode/state", qos.EPISODE_STATE)
         self._steps = node.create_publisher(Step, "/episode/step", qos.STEPS)
-        subscriptions: list[tuple[type, str, Callable[[Any], None], Any]] = [
-            (Image, IMAGE_TOPIC, self._on_image, qos.SENSOR),
-            (PoseStamped, POSE_TOPIC, lambda m: self._store(POSE_TOPIC, m), qos.SENSOR),
-            (GateStatus, STATUS_TOPIC, self._on_status, qos.STATUS),
-            (TwistStamped, TELEOP_TOPIC, self._on_teleop, qos.COMMAND),
-            (LabelEvent, "/labels", self._on_label, qos.LABELS),
-            (EpisodeSaved, "/episode/saved", self._on_saved, qos.EPISODE_SAVED)]
-        for kind, topic, callback, profile in subscriptions:
-            node.create_subscription(kind, topic, callback, profile)
+        group = TakenByHand()
+        topics: tuple[tuple[type, str, Any, int, Callable[[Any], None]], ...] = (
+            (Image, IMAGE_TOPIC, qos.SENSOR, 1, lambda _: None),
+            (PoseStamped, POSE_TOPIC, qos.SENSOR, 1, lambda _: None),
+            (GateStatus, STATUS_TOPIC, qos.STATUS, WAITING, self._on_status),
+            (TwistStamped, TELEOP_TOPIC, qos.COMMAND, WAITING, self._on_teleop),
+            (LabelEvent, "/labels", qos.LABELS, WAITING, self._on_label),
+            (EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED, 10, self._on_saved))
+        self._taps = [(topic, subscribe(node, kind, topic, profile, group, depth), handle)
+                      for kind, topic, profile, depth, handle in topics]
 
-    # Callbacks
+    # Hearing
 
-    def _store(self, topic: str, message: Any) -> None:
-        with self._lock:
-            self._latest[topic] = (message, time.monotonic())
-
-    def _on_image(self, message: Image) -> None:
-        with self._changed:
-            self._latest[IMAGE_TOPIC] = (message, time.monotonic())
-            self._changed.notify_all()
+    def poll(self) -> None:
+        """Takes everything that has come."""
+        now, system_ns = look()
+        for topic, subscription, handle in self._taps:
+            for message, info in take(subscription):
+                self._latest[topic] = message, self._clock.received(info["received_timestamp"], now, system_ns)
+                handle(message)
+        self._clock.looked(now)
 
     def _on_status(self, message: GateStatus) -> None:
-        target = pose_from_msg(message.target).to_vector(self._nominal) if message.epoch else None
-        with self._lock:
-            self._latest[STATUS_TOPIC] = (message, time.monotonic())
-            self._signals.limits.update(message.limits)
-            self._signals.teleop |= message.source == "teleop"
-            if target is not None:
-                self._track.append(stamp_to_ns(message.header.stamp) * 1e-9, target)
+        self._signals.limits.update(message.limits)
+        self._signals.teleop |= message.source == "teleop"
+        if message.epoch:  # before the first arming there is no target
+            target = pose_from_msg(message.target).to_vector(self._nominal)
+            self._track.append(stamp_to_ns(message.header.stamp) * 1e-9, target)
 
     def _on_teleop(self, message: TwistStamped) -> None:
-        with self._lock:
-            self._signals.human.append(twist_from_msg(message.twist))
+        self._signals.human.append(twist_from_msg(message.twist))
 
     def _on_label(self, message: LabelEvent) -> None:
-        with self._lock:
-            if message.kind in self._levels:
-                self._levels[message.kind] = message.value
-                setattr(self._signals, message.kind, max(getattr(self._signals, message.kind), message.value))
-            elif message.kind == "abort" and message.value:
-                self._signals.abort = message.who or message.source
+        if message.kind in self._levels:
+            self._levels[message.kind] = message.value
+            setattr(self._signals, message.kind, max(getattr(self._signals, message.kind), message.value))
+        elif message.kind == "abort" and message.value:
+            self._signals.abort = message.who or message.source
 
     def _on_saved(self, message: EpisodeSaved) -> None:
-        with self._changed:
-            self._saved[message.episode_id] = message
-            self._changed.notify_all()
+        self._saved[message.episode_id] = message
 
-    # Reading
+    # What was heard
 
     def latest(self, topic: str) -> tuple[Any, float] | None:
-        """(message, seconds since it was received), or None."""
-        with self._lock:
-            entry = self._latest.get(topic)
+        """(message, seconds since it was received) as of the last `poll`, or None."""
+        entry = self._latest.get(topic)
         return None if entry is None else (entry[0], time.monotonic() - entry[1])
 
     def newer_image(self, than_ns: int, until: float) -> Image | None:
         """The newest image captured after `than_ns`; waits until `until` (monotonic s) for one, else None."""
-        def newer() -> Image | None:
+        while True:
+            self.poll()
             entry = self._latest.get(IMAGE_TOPIC)
-            return entry[0] if entry and stamp_to_ns(entry[0].header.stamp) > than_ns else None
-
-        with self._changed:
-            return self._changed.wait_for(newer, max(0.0, until - time.monotonic()))
+            if entry and stamp_to_ns(entry[0].header.stamp) > than_ns:
+                return entry[0]
+            if time.monotonic() >= until:
+                return None
+            time.sleep(POLL_PERIOD)
 
     def pose_vector(self) -> tuple[np.ndarray, float] | None:
         """((6,) measured pose, seconds since it was received), or None."""
@@ -134,27 +134,29 @@ class GraphLink:
                 pose_from_msg(status.measured).to_vector(self._nominal))
 
     def executed_action(self, begin_ns: int, scale: np.ndarray) -> np.ndarray:
-        with self._lock:
-            return self._track.executed_action(begin_ns * 1e-9, scale)
+        """What ran since `begin_ns`, see `TargetTrack.executed_action`."""
+        return self._track.executed_action(begin_ns * 1e-9, scale)
 
-    def take(self) -> StepSignals:
+    def take_signals(self) -> StepSignals:
         """Hands over what accumulated, and starts anew from the present levels."""
-        with self._lock:
-            signals = self._signals
-            self._signals = StepSignals(**self._levels)
+        signals = self._signals
+        self._signals = StepSignals(**self._levels)
         return signals
 
     def forget_labels(self) -> None:
         """Levels of the last scene mean nothing in the next."""
-        with self._lock:
-            self._levels = dict.fromkeys(self._levels, 0.0)
-            self._signals = StepSignals()
+        self.poll()
+        self._levels = dict.fromkeys(self._levels, 0.0)
+        self._signals = StepSignals()
 
     def saved(self, episode_id: str, timeout: float) -> EpisodeSaved | None:
         """The recorder's receipt, or None after `timeout` seconds."""
-        with self._changed:
-            self._changed.wait_for(lambda: episode_id in self._saved, timeout)
-            return self._saved.pop(episode_id, None)
+        deadline = time.monotonic() + timeout
+        while True:
+            self.poll()
+            if (receipt := self._saved.pop(episode_id, None)) is not None or time.monotonic() >= deadline:
+                return receipt
+            time.sleep(0.02)
 
     # Speaking
 

@@ -108,7 +108,6 @@ class RosRobotEnv(RobotEnv):
             raise
         self._steps, self._violation, self._epoch = 0, False, self._status().epoch
         self._graph.forget_labels()
-        self._graph.take()
         self._pacer.start()
         self._running = True
         self._announce(EpisodeState.RUNNING, self._metadata(layout))
@@ -130,7 +129,7 @@ class RosRobotEnv(RobotEnv):
         deadline = self._pacer.next()
         self._cancelled.wait(max(0.0, deadline - time.monotonic()))
         fault = self._observe(deadline)
-        signals = self._graph.take()
+        signals = self._graph.take_signals()
         fault = fault or ("abort" if signals.abort else "") or ("cancelled" if self._cancelled.is_set() else "")
 
         executed = self._graph.executed_action(sent_ns, self._scale)
@@ -191,8 +190,8 @@ class RosRobotEnv(RobotEnv):
 
     def _observe(self, deadline: float) -> str:
         """Takes the newest image and pose; returns the fault that ends the episode, or ""."""
-        fault = self._gate_fault()
         image = self._graph.newer_image(self._image_ns, deadline)
+        fault = self._gate_fault()
         if image is None and not fault and not self._cancelled.is_set():
             # Blind, so the arm may not go on; the gate takes an explicit zero for a halt, silence for a fault.
             self._graph.send_twist(np.zeros(6))
@@ -223,7 +222,7 @@ class RosRobotEnv(RobotEnv):
             raise RobotUnavailableError(f"topic {IMAGE_TOPIC}: no image captured after the reset within "
                                         f"{self._config.fresh_timeout:g} s; is the camera running?")
         self._take_image(image)
-        pose = self._graph.pose_vector()
+        pose = self._graph.pose_vector()  # newer_image has polled
         if pose is None or pose[1] > self._config.pose_timeout:
             raise RobotUnavailableError(f"topic {POSE_TOPIC}: no fresh pose of the arm; is franka_node running?")
         self._pose = pose[0].astype(np.float32)
@@ -252,7 +251,7 @@ class RosRobotEnv(RobotEnv):
         deadline = time.monotonic() + self._config.connect_timeout
         for topic, node in ((STATUS_TOPIC, "safety_gate_node"), (POSE_TOPIC, "franka_node"),
                             (IMAGE_TOPIC, "camera_node")):
-            while (entry := self._graph.latest(topic)) is None or entry[1] > 0.5:
+            while (entry := self._heard(topic)) is None or entry[1] > 0.5:
                 if time.monotonic() > deadline:
                     raise RobotUnavailableError(f"topic {topic}: no message within "
                                                 f"{self._config.connect_timeout:g} s; is {node} running?")
@@ -260,10 +259,15 @@ class RosRobotEnv(RobotEnv):
         grace = time.monotonic() + ARM_GRACE
         while self._status().state in (GateStatus.DISARMED, GateStatus.FAULT) and time.monotonic() < grace:
             time.sleep(0.01)
+            self._graph.poll()
         self._require_armed()
 
+    def _heard(self, topic: str) -> tuple[Any, float] | None:
+        self._graph.poll()
+        return self._graph.latest(topic)
+
     def _require_armed(self) -> GateStatus:
-        entry = self._graph.latest(STATUS_TOPIC)
+        entry = self._heard(STATUS_TOPIC)
         status = self._status()
         if entry is not None and entry[1] > self._config.status_timeout:
             raise RobotUnavailableError(f"topic {STATUS_TOPIC}: silent for {entry[1]:.1f} s; is the gate running?")
