@@ -10,17 +10,16 @@ from importlib import import_module
 from pathlib import Path
 
 import rclpy.clock
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
-from rclpy.subscription import Subscription
 from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState
 
 from data_collection.conversion import convert_file
 from data_collection.recording.session import Recorded, RecordingSession, Sample
 from safe_policy_core.errors import UserError
 from safe_policy_ros import qos
+from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 
@@ -45,27 +44,8 @@ TOPICS: dict[str, tuple[str, QoSProfile]] = {
 
 POLL_PERIOD = 0.02
 """[s]"""
-QUEUE_SECONDS = 1.0
-"""How long the recorder may be held up (by a slow disk, by a conversion) before it misses messages."""
-QUEUE_RATE = 100
-"""[1/s] Rate of the fastest topic."""
-
-
-class _TakenByHand(CallbackGroup):
-    """Keeps subscriptions away from the executor.
-
-    The recorder takes waiting messages 50 times a second instead of waking for every one of about
-    600: at 530 messages/s that is 4% of a core instead of 12%, which the arm's processes need more.
-    """
-
-    def can_execute(self, entity: object) -> bool:
-        return False
-
-    def beginning_execution(self, entity: object) -> bool:
-        return False
-
-    def ending_execution(self, entity: object) -> None:
-        return None
+QUEUE_DEPTH = 100
+"""Messages that may wait on a topic: a second of the fastest, should the disk or a conversion hold the recorder up."""
 
 
 class RecorderNode(Node):
@@ -82,8 +62,9 @@ class RecorderNode(Node):
         self._saved = self.create_publisher(EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED)
         self._worker = ThreadPoolExecutor(1, "convert")
         self._closed = False
-        group = _TakenByHand()
-        self._taps = [(topic, kind, self._subscribe(topic, kind, profile, group))
+        # raw: messages go into the file as the bytes that came; only the episode's state is read.
+        group = TakenByHand()
+        self._taps = [(topic, kind, subscribe(self, _message_type(kind), topic, profile, group, QUEUE_DEPTH, raw=True))
                       for topic, (kind, profile) in TOPICS.items()]
         # Steady clocks: a step of the system's time must not stall the recording.
         steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
@@ -92,24 +73,14 @@ class RecorderNode(Node):
         self._recover(None)
         self.get_logger().info(f"ready, recordings go to {Path(directory).absolute()}")
 
-    def _subscribe(self, topic: str, kind: str, profile: QoSProfile, group: CallbackGroup) -> Subscription:
-        package, _, name = kind.split("/")
-        deep = QoSProfile(history=profile.history, depth=max(profile.depth, int(QUEUE_RATE * QUEUE_SECONDS)),
-                          reliability=profile.reliability, durability=profile.durability)
-        # raw: messages go into the file as the bytes that came; only the episode's state is read.
-        return self.create_subscription(getattr(import_module(f"{package}.msg"), name), topic, lambda _: None, deep,
-                                        raw=True, callback_group=group)
-
     def _poll(self) -> None:
         """Takes what has come on all topics, in the order of arrival."""
         samples = []
         for topic, kind, subscription in self._taps:
-            with subscription.handle as handle:
-                while (taken := handle.take_message(subscription.msg_type, True)) is not None:
-                    data, info = taken
-                    gid = info.get("publisher_gid") or {}
-                    samples.append(Sample(topic, kind, data, info["received_timestamp"], info["source_timestamp"],
-                                          info["publication_sequence_number"] or 0, gid.get("data")))
+            for data, info in take(subscription, raw=True):
+                publisher = (info.get("publisher_gid") or {}).get("data")
+                samples.append(Sample(topic, kind, data, info["received_timestamp"], info["source_timestamp"],
+                                      info["publication_sequence_number"] or 0, publisher))
         for sample in sorted(samples, key=lambda sample: sample.log_time_ns):
             if sample.topic == STATE_TOPIC:
                 self._on_state(sample)
@@ -191,6 +162,12 @@ class RecorderNode(Node):
         self._poll()
         self._finish("the recorder was stopped")
         self._worker.shutdown(wait=True)
+
+
+def _message_type(name: str) -> type:
+    """The class of "package/msg/Name"."""
+    package, _, message = name.split("/")
+    return getattr(import_module(f"{package}.msg"), message)
 
 
 def main() -> None:
