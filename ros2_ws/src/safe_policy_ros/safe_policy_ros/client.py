@@ -157,7 +157,8 @@ class GraphClient:
                            "action /fine_tuner/learn")
         if not result.success:
             raise GraphError(f"fine-tuning failed: {result.message}")
-        return {"checkpoint": result.checkpoint, "metrics": json.loads(result.metrics_json or "{}")}
+        return {"checkpoint": result.checkpoint, "metrics": json.loads(result.metrics_json or "{}"),
+                "learning_message": result.message}
 
     def _act(self, client: ActionClient, goal: Any, hear: Callable[[Any], None], timeout: float,
              what: str) -> tuple[int, Any]:

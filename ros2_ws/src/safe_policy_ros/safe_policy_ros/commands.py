@@ -44,7 +44,8 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
     Each episode: the newest weights act, the recorder writes HDF5, the fine-tuner adds it and takes
     `updates` gradient steps, the new weights go to the policy. `data`: offline episodes that stay in
     the replay buffer. cost_budget: stop once the summed cost of the session exceeds it. Episodes and
-    checkpoints go to `out`, one row per episode to `out`/episodes.jsonl.
+    checkpoints go to `out`, one row per episode to `out`/finetune.jsonl. Returns what
+    `safe_policy_core.training.online.finetune` returns, and the gate's counters.
     """
     out = Path(out)
     spent, rows, stopped = 0.0, [], ""
@@ -63,16 +64,17 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
             with tqdm(total=updates, desc="learn", unit="update", leave=False, disable=None) as bar:
                 learned = client.learn(row["path"], updates, _advance(bar))
             newest = learned["checkpoint"]
-            row |= {"metrics": learned["metrics"], "checkpoint": newest, "acted_sha256": sha256,
-                    "learn_seconds": round(time.monotonic() - began, 2), "cost_so_far": spent}
+            row |= {**learned, "acted_sha256": sha256, "cost_so_far": spent,
+                    "learn_seconds": round(time.monotonic() - began, 2)}
             sha256 = client.load(newest)
             rows.append(row)
-            _log(out / "episodes.jsonl", row)
+            _log(out / "finetune.jsonl", row)
             if cost_budget is not None and spent > cost_budget:
-                stopped = f"the session's cost {spent:g} exceeds its budget {cost_budget:g}"
+                stopped = (f"cost budget: {spent:g} of {cost_budget:g} spent after {len(rows)} of {episodes} "
+                           "episodes")
                 break
-        return {"task": task, **_totals(rows), "checkpoint": newest, "sha256": sha256, "total_cost": spent,
-                "stopped": stopped, "gate": client.gate()}
+        return {"task": task, **_totals(rows), "updates": len(rows) * updates, "checkpoint": newest,
+                "sha256": sha256, "stopped": stopped, "gate": client.gate()}
 
 
 def _run(client: GraphClient, task: str, seed: int, source: str, directory: Path, operator: str) -> Step:
@@ -100,8 +102,11 @@ def _advance(bar: Any) -> Callable[[Step], None]:
 
 
 def _totals(rows: list[Step]) -> dict[str, Any]:
+    cost, steps = sum(row["episode_cost"] for row in rows), sum(row["steps"] for row in rows)
     return {"files": [row["path"] for row in rows], "episodes": rows, "count": len(rows),
             "successes": sum(row["success"] for row in rows), "violations": sum(row["violation"] for row in rows),
+            "steps": steps, "total_cost": cost, "cost_regret": cost / max(1, steps),  # FOSP D.2
+            "reward": sum(row["episode_return"] for row in rows) / max(1, len(rows)),
             "faults": [row["message"] for row in rows if row["message"]]}
 
 

@@ -17,6 +17,8 @@ from rclpy.parameter import Parameter
 from safe_policy_interfaces.action import FineTune
 from safe_policy_interfaces.msg import EpisodeState
 
+from safe_policy_core.checkpoint import read_manifest
+from safe_policy_core.commands import sequence_sizes
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import ConfigurationError, UserError
 from safe_policy_core.methods.registry import load_learner
@@ -46,8 +48,8 @@ class FineTunerNode(Node):
     def __init__(self) -> None:
         super().__init__(NAME)
         self._device = declare(self, "device", "cpu", "torch device")
-        self._batch = declare(self, "batch", 16, "sequences in a batch", 1, 1024)
-        self._length = declare(self, "length", 16, "rows of a sequence", 2, 1024)
+        self._batch = declare(self, "batch", 0, "sequences in a batch; 0 for what suits the method", 0, 1024)
+        self._length = declare(self, "length", 0, "rows of a sequence; 0 for what suits the method", 0, 1024)
         self._online_weight = declare(self, "online_weight", 4.0, "how much more often the arm's own episodes are "
                                       "sampled than offline ones", 0.01, 1000.0)
         for name, (default, description) in SETTABLE.items():
@@ -79,8 +81,9 @@ class FineTunerNode(Node):
             raise ConfigurationError("fine_tuner: set the parameters checkpoint (a pretrained one) and data (offline "
                                      f"episodes); they are {checkpoint!r} and {data!r}")
         learner = load_learner(Path(checkpoint), self._device)
-        return FineTuner(learner, EpisodeStore(data), Path(self.get_parameter("out").value), batch=self._batch,
-                         length=self._length, seed=int(self.get_parameter("seed").value),
+        batch, length = sequence_sizes(read_manifest(checkpoint)["method"], self._batch, self._length)
+        return FineTuner(learner, EpisodeStore(data), Path(self.get_parameter("out").value), batch=batch,
+                         length=length, seed=int(self.get_parameter("seed").value),
                          online_weight=self._online_weight, command="fine_tuner_node")
 
     def _learn(self, handle: ServerGoalHandle) -> tuple[str, FineTune.Result]:

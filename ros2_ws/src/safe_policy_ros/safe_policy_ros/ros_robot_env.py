@@ -20,6 +20,7 @@ from safe_policy_core.interfaces import ActionDecision, Observation, RobotEnv, S
 from safe_policy_core.safety.motion import CONTROL_PERIOD
 from safe_policy_ros.episode_messages import EpisodePlan, episode_state, step_message
 from safe_policy_ros.executed import action_scale
+from safe_policy_ros.gate_limits import GateLimits
 from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC, GraphLink
 from safe_policy_ros.homing import Homing
 from safe_policy_ros.messages import image_from_msg, stamp_to_ns
@@ -39,7 +40,7 @@ class RosEnvConfig:
     scene: "service" (simulated) or "manual" (the operator arranges the table). Times in s:
     connect_timeout for a node's first message, image_timeout and pose_timeout for the age at which
     what was seen is too old to act on, status_timeout for the gate's silence, fresh_timeout for the
-    first image of an episode, operator_timeout for the table. limits: the gate's, for the record.
+    first image of an episode, operator_timeout for the table.
     """
 
     specs: Specs
@@ -54,7 +55,6 @@ class RosEnvConfig:
     fresh_timeout: float = 5.0
     operator_timeout: float = 600.0
     homing: Homing = field(default_factory=Homing)
-    limits: dict[str, Any] = field(default_factory=dict)
 
 
 class RosRobotEnv(RobotEnv):
@@ -73,6 +73,7 @@ class RosRobotEnv(RobotEnv):
         self._graph = GraphLink(node, self._nominal)
         self._spinner = Spinner(node)
         self._scene = make_scene(config.scene, node, self._spinner, config.connect_timeout, config.operator_timeout)
+        self._limits = GateLimits(node, self._spinner, config.connect_timeout)
         self._pacer = Pacer(CONTROL_PERIOD)
         self._cancelled = threading.Event()
         self._decision: ActionDecision | None = None
@@ -98,6 +99,7 @@ class RosRobotEnv(RobotEnv):
         self._announce(EpisodeState.RESETTING)
         try:
             self._await_graph()
+            limits = self._limits.read()
             self._scene.clear(self.plan.task, seed)
             self._home()
             layout = self._scene.place(self.plan.task, seed)
@@ -110,7 +112,7 @@ class RosRobotEnv(RobotEnv):
         self._graph.forget_labels()
         self._pacer.start()
         self._running = True
-        self._announce(EpisodeState.RUNNING, self._metadata(layout))
+        self._announce(EpisodeState.RUNNING, self._metadata(layout, limits))
         return self._observation(), {"layout": layout, "success": False, "violation": False,
                                      "episode_id": self.plan.episode_id, "time_ns": self._image_ns}
 
@@ -176,10 +178,10 @@ class RosRobotEnv(RobotEnv):
     def _announce(self, phase: int, metadata: dict[str, Any] | None = None) -> None:
         self._graph.publish_state(episode_state(self.plan, phase, self._graph.now_ns(), metadata or {}))
 
-    def _metadata(self, layout: dict[str, Any]) -> dict[str, Any]:
+    def _metadata(self, layout: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
         return self.plan.metadata | {
             "task": self.plan.task, "seed": self.plan.seed, "operator": self.plan.operator_name,
-            "source": self.plan.source, "specs": self.specs.to_json(), "limits": self._config.limits,
+            "source": self.plan.source, "specs": self.specs.to_json(), "limits": limits,
             "layout": layout, "start_pose": self._start.tolist(), "control_period": CONTROL_PERIOD,
             "nominal_quaternion": list(self._config.nominal_quaternion), "max_steps": self._config.max_steps}
 

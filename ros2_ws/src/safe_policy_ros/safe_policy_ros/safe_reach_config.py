@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from safe_policy_ros.ros_robot_env import RosEnvConfig
@@ -13,5 +12,5 @@ def safe_reach_config(**changes: Any) -> RosEnvConfig:
     """The SafeReach task on whatever arm the graph has; `changes` are fields of `RosEnvConfig`."""
     values: dict[str, Any] = {
         "specs": task.SPECS, "start_pose": task.start_pose, "nominal_quaternion": task.NOMINAL_QUATERNION,
-        "max_steps": task.EPISODE_STEPS, "limits": asdict(task.MOTION_LIMITS)}
+        "max_steps": task.EPISODE_STEPS}
     return RosEnvConfig(**values | changes)
