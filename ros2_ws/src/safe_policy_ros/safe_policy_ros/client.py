@@ -38,11 +38,14 @@ class GraphError(UserError):
 
 
 class GraphClient:
-    """Talks to the nodes by their services and actions; each call blocks. Use as a context manager."""
+    """Talks to the nodes by their services and actions; each call blocks. Use as a context manager.
 
-    def __init__(self, name: str = "safe_policy_client") -> None:
+    domain: the graph's ROS domain; by default that of the variable ROS_DOMAIN_ID.
+    """
+
+    def __init__(self, name: str = "safe_policy_client", domain: int | None = None) -> None:
         self._context = Context()
-        rclpy.init(context=self._context)
+        rclpy.init(context=self._context, domain_id=domain)
         self._node = rclpy.create_node(f"{name}_{os.getpid()}", context=self._context)
         self._status: GateStatus | None = None
         self._node.create_subscription(GateStatus, STATUS_TOPIC, self._on_status, qos.STATUS)
@@ -81,16 +84,15 @@ class GraphClient:
             "action /policy/run_episode (policy_node)": self._run.server_is_ready}
         if recording:
             needs["subscription to /episode/step (recorder_node)"] = lambda: node.count_subscribers("/episode/step") > 0
-        if learning:
-            needs["action /fine_tuner/learn (fine_tuner_node)"] = self._learn.server_is_ready
-            needs["service /fine_tuner/set_parameters (fine_tuner_node)"] = self._tuner_parameters.service_is_ready
-        deadline = time.monotonic() + timeout
-        while missing := [name for name, there in needs.items() if not there()]:
-            if time.monotonic() > deadline:
-                raise RobotUnavailableError(f"the ROS graph lacks {', '.join(missing)} after {timeout:g} s; start it "
-                                            "with `python -m robot_bringup safe_reach_sim` (ROS_DOMAIN_ID "
-                                            f"{os.environ.get('ROS_DOMAIN_ID', '0')})")
-            time.sleep(0.1)
+        _wait_for_all(needs | (self._tuner_needs() if learning else {}), timeout)
+
+    def wait_tuner(self, timeout: float = 30.0) -> None:
+        """Waits for the fine-tuner alone."""
+        _wait_for_all(self._tuner_needs(), timeout)
+
+    def _tuner_needs(self) -> dict[str, Callable[[], bool]]:
+        return {"action /fine_tuner/learn (fine_tuner_node)": self._learn.server_is_ready,
+                "service /fine_tuner/set_parameters (fine_tuner_node)": self._tuner_parameters.service_is_ready}
 
     def arm(self, timeout: float = 10.0) -> None:
         """Arms the safety gate: from now on commands move the arm. Raises `GraphError` when it refuses."""
@@ -173,6 +175,16 @@ class GraphClient:
             time.sleep(0.2)  # the request must leave this process before its context goes
             raise
         return answer.status, answer.result
+
+
+def _wait_for_all(needs: Mapping[str, Callable[[], bool]], timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while missing := [name for name, there in needs.items() if not there()]:
+        if time.monotonic() > deadline:
+            raise RobotUnavailableError(f"the ROS graph lacks {', '.join(missing)} after {timeout:g} s; start it "
+                                        "with `python -m robot_bringup safe_reach_sim` (ROS_DOMAIN_ID "
+                                        f"{os.environ.get('ROS_DOMAIN_ID', '0')})")
+        time.sleep(0.1)
 
 
 def _plain(message: Any) -> dict[str, Any]:
