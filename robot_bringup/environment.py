@@ -26,7 +26,7 @@ DEFAULTS = {
     "MUJOCO_GL": "egl",
     "PYTHONUNBUFFERED": "1",
     # A fixed threshold keeps glibc from returning and faulting in the same pages at every training step.
-    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
     "MALLOC_TRIM_THRESHOLD_": "268435456",
 }
 
