@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,16 @@ class RecordingSession:
     """Records one episode at a time, with what came just before its start and just after its end.
 
     directory: where episodes go that name none. preroll, tail [s]: the first observation is captured
-    before the episode is announced, and the last step may arrive after its end.
+    before the episode is announced, and the last step may arrive after its end. own_topics: topics
+    whose messages belong to the episode after whose announcement they were published, however late
+    or early they arrive.
     """
 
-    def __init__(self, directory: Path | str, preroll: float = 1.0, tail: float = 0.2) -> None:
+    def __init__(self, directory: Path | str, preroll: float = 1.0, tail: float = 0.2,
+                 own_topics: Collection[str] = ()) -> None:
         self.directory = Path(directory)
+        self._own_topics = frozenset(own_topics)
+        self._announced_ns = 0
         self._preroll_ns = int(preroll * 1e9)
         self._tail = tail
         self._recent: deque[Sample] = deque()
@@ -60,9 +65,13 @@ class RecordingSession:
         self.episode_id: str | None = None
         self._error = ""
 
-    def begin(self, episode_id: str, metadata: Mapping[str, Any], directory: Path | str | None = None) -> None:
-        """Opens a recording. Call `finish` first when one is open. Failures are told by `finish`."""
-        self.episode_id, self._error, self._end_at = episode_id, "", None
+    def begin(self, episode_id: str, metadata: Mapping[str, Any], directory: Path | str | None = None,
+              announced_ns: int = 0) -> None:
+        """Opens a recording. Call `finish` first when one is open. Failures are told by `finish`.
+
+        announced_ns: when the episode's announcement was published, see `own_topics`.
+        """
+        self.episode_id, self._error, self._end_at, self._announced_ns = episode_id, "", None, announced_ns
         folder = Path(directory) if directory else self.directory
         try:
             if not _EPISODE_ID.fullmatch(episode_id):
@@ -72,19 +81,17 @@ class RecordingSession:
                 self._write(sample)
         except (OSError, UserError) as error:
             self._fail(error)
-        self._recent.clear()
 
     def add(self, sample: Sample) -> None:
-        """Writes a message, or keeps it for `preroll` seconds in case an episode begins."""
-        if self._writer is None:
-            self._recent.append(sample)
-            while self._recent[0].log_time_ns < sample.log_time_ns - self._preroll_ns:
-                self._recent.popleft()
-            return
-        try:
-            self._write(sample)
-        except (OSError, UserError) as error:
-            self._fail(error)
+        """Writes a message to the open recording, and keeps it for `preroll` seconds in case an episode begins."""
+        self._recent.append(sample)
+        while self._recent[0].log_time_ns < sample.log_time_ns - self._preroll_ns:
+            self._recent.popleft()
+        if self._writer is not None:
+            try:
+                self._write(sample)
+            except (OSError, UserError) as error:
+                self._fail(error)
 
     def end(self, now: float) -> None:
         """The episode ended at `now` [s, steady clock]; messages are taken for `tail` seconds more."""
@@ -131,6 +138,8 @@ class RecordingSession:
 
     def _write(self, sample: Sample) -> None:
         assert self._writer is not None
+        if sample.topic in self._own_topics and sample.publish_time_ns < self._announced_ns:
+            return
         self._writer.write(sample.topic, sample.type_name, sample.data, sample.log_time_ns, sample.publish_time_ns,
                            sample.sequence, sample.publisher)
 

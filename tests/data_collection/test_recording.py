@@ -245,6 +245,22 @@ def test_the_last_second_before_an_episode_and_the_tail_after_it_are_recorded(tm
     assert [time_ns // 10_000_000 for _, time_ns, _, _ in messages] == list(range(39, 61))
     assert metadata[EPISODE_RECORD] == {"task": "original", "episode_id": "one"}
     assert session.finish() is None
+    session.begin("two", {})
+    messages, _ = read(session.finish().path)
+    assert [time_ns // 10_000_000 for _, time_ns, _, _ in messages] == list(range(51, 62)), "also from within the last"
+
+
+def test_steps_belong_to_the_episode_they_were_published_in(tmp_path):
+    session = RecordingSession(tmp_path, own_topics={"/step"})
+    for k in (1, 3):  # before and after the announcement at 20 ms, both come before it
+        session.add(sample(k, "/step"))
+        session.add(sample(k, "/pose"))
+    session.begin("one", {}, announced_ns=20_000_000)
+    session.add(sample(2, "/step"))
+    session.add(Sample("/step", POSE, DATA, 50_000_000, 19_000_000))
+    messages, _ = read(session.finish().path)
+    assert [(topic, time_ns // 10_000_000) for topic, time_ns, _, _ in messages] == [
+        ("/pose", 1), ("/step", 2), ("/step", 3), ("/pose", 3)]
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_the_end(tmp_path):

@@ -36,28 +36,41 @@ def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bo
     """
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"[%(levelname)s] [{name}] %(message)s")
     stopping = threading.Event()
+    starting = True
+
+    def on_signal(*_: object) -> None:
+        stopping.set()
+        if starting:
+            # A node may wait long for its device; nothing is running yet that would have to be ended in order.
+            raise SystemExit(0)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, on_signal)
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     executor = SingleThreadedExecutor()
     spinner: threading.Thread | None = None
     node: Node | None = None
     try:
         node = make_node()
+        starting = False
         executor.add_node(node)
         if work is None:
             while not stopping.is_set():
                 executor.spin_once(timeout_sec=0.1)
             return 0
-        spinner = threading.Thread(target=_spin, args=(executor, stopping), name="spin", daemon=True)
+        failures: list[Exception] = []
+        spinner = threading.Thread(target=_spin, args=(executor, stopping, failures), name="spin", daemon=True)
         spinner.start()
         while not stopping.is_set() and work(node):
             pass
+        if failures:
+            raise failures[0]
         return 0
     except UserError as error:
         get_logger(name).fatal(str(error))
         return error.exit_code
     finally:
+        starting = False
         stopping.set()
         if spinner is not None:
             spinner.join(timeout=2.0)
@@ -69,6 +82,11 @@ def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bo
         rclpy.try_shutdown()
 
 
-def _spin(executor: SingleThreadedExecutor, stopping: threading.Event) -> None:
-    while not stopping.is_set():
-        executor.spin_once(timeout_sec=0.1)
+def _spin(executor: SingleThreadedExecutor, stopping: threading.Event, failures: list[Exception]) -> None:
+    """A callback that fails ends the process, as it does without a second thread."""
+    try:
+        while not stopping.is_set():
+            executor.spin_once(timeout_sec=0.1)
+    except Exception as error:
+        failures.append(error)
+        stopping.set()

@@ -15,7 +15,7 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState
 
-from data_collection.conversion import convert_file
+from data_collection.conversion import IMAGE_TOPIC, STEP_TOPIC, convert_file
 from data_collection.recording.session import Recorded, RecordingSession, Sample
 from safe_policy_core.errors import UserError
 from safe_policy_ros import qos
@@ -27,7 +27,7 @@ NAME = "recorder"
 STATE_TOPIC = "/episode/state"
 
 TOPICS: dict[str, tuple[str, QoSProfile]] = {
-    "/camera/color/image_raw": ("sensor_msgs/msg/Image", qos.SENSOR),
+    IMAGE_TOPIC: ("sensor_msgs/msg/Image", qos.SENSOR),
     "/camera/color/camera_info": ("sensor_msgs/msg/CameraInfo", qos.SENSOR),
     "/franka/current_pose": ("geometry_msgs/msg/PoseStamped", qos.SENSOR),
     "/franka/joint_states": ("sensor_msgs/msg/JointState", qos.SENSOR),
@@ -38,7 +38,7 @@ TOPICS: dict[str, tuple[str, QoSProfile]] = {
     "/teleop/joy": ("sensor_msgs/msg/Joy", qos.STATUS),
     "/labels": ("safe_policy_interfaces/msg/LabelEvent", qos.LABELS),
     "/safety_gate/status": ("safe_policy_interfaces/msg/GateStatus", qos.STATUS),
-    "/episode/step": ("safe_policy_interfaces/msg/Step", qos.STEPS),
+    STEP_TOPIC: ("safe_policy_interfaces/msg/Step", qos.STEPS),
     STATE_TOPIC: ("safe_policy_interfaces/msg/EpisodeState", qos.EPISODE_STATE),
 }
 
@@ -57,7 +57,8 @@ class RecorderNode(Node):
         self._session = RecordingSession(
             Path(directory),
             preroll=declare(self, "preroll", 1.0, "how much of what came before an episode is recorded [s]", 0.0, 10.0),
-            tail=declare(self, "tail", 0.2, "how long to wait for late messages after an episode [s]", 0.0, 0.3))
+            tail=declare(self, "tail", 0.2, "how long to wait for late messages after an episode [s]", 0.0, 0.3),
+            own_topics={STEP_TOPIC})
         self._convert = declare(self, "convert", True, "make the HDF5 file beside each recording")
         self._saved = self.create_publisher(EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED)
         self._worker = ThreadPoolExecutor(1, "convert")
@@ -74,14 +75,14 @@ class RecorderNode(Node):
         self.get_logger().info(f"ready, recordings go to {Path(directory).absolute()}")
 
     def _poll(self) -> None:
-        """Takes what has come on all topics, in the order of arrival."""
+        """Takes what has come on all topics, in the order in which it was published."""
         samples = []
         for topic, kind, subscription in self._taps:
             for data, info in take(subscription, raw=True):
                 publisher = (info.get("publisher_gid") or {}).get("data")
                 samples.append(Sample(topic, kind, data, info["received_timestamp"], info["source_timestamp"],
                                       info["publication_sequence_number"] or 0, publisher))
-        for sample in sorted(samples, key=lambda sample: sample.log_time_ns):
+        for sample in sorted(samples, key=lambda sample: sample.publish_time_ns):
             if sample.topic == STATE_TOPIC:
                 self._on_state(sample)
             else:
@@ -94,12 +95,12 @@ class RecorderNode(Node):
         running = state.phase == EpisodeState.RUNNING
         if running and state.episode_id != self._session.episode_id:
             self._finish("the next episode began before this one ended")
-            self._begin(state)
+            self._begin(state, sample.publish_time_ns)
         self._session.add(sample)
         if not running:
             self._session.end(time.monotonic())
 
-    def _begin(self, state: EpisodeState) -> None:
+    def _begin(self, state: EpisodeState, announced_ns: int) -> None:
         self._recover(state.directory or None)
         try:
             metadata = json.loads(state.metadata_json or "{}")
@@ -109,7 +110,7 @@ class RecorderNode(Node):
         if metadata.get("record") is False:
             return  # RunEpisode without a directory asks for no recording
         described = {"task": state.task, "seed": state.seed, "operator": state.operator_name}
-        self._session.begin(state.episode_id, described | metadata, state.directory or None)
+        self._session.begin(state.episode_id, described | metadata, state.directory or None, announced_ns)
         self.get_logger().info(f"recording {state.episode_id}")
 
     def _watch_policy(self) -> None:
