@@ -7,7 +7,6 @@ imported here: nothing in this process may take longer than a tick.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -29,6 +28,7 @@ from safe_policy_ros.gate_report import TickRecord, diagnostics, status_message
 from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_from_msg
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
+from safe_policy_ros.priority import come_first
 from safe_policy_ros.required_parameters import Kind, Number, Numbers, Text, declare_required
 
 NAME = "safety_gate"
@@ -72,7 +72,6 @@ class SafetyGateNode(LifecycleNode):
         super().__init__(NAME)
         self._config = GateConfig.from_mapping(declare_required(self, PARAMETERS, HINT))
         autostart = declare(self, "autostart", False, "configure and activate at start; arming is always explicit")
-        self._niceness = declare(self, "niceness", -10, "scheduling priority of this process, where permitted", -20, 0)
         self._lock = threading.Lock()
         self._gate: SafetyGate | None = None
         self._active = False
@@ -103,11 +102,6 @@ class SafetyGateNode(LifecycleNode):
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, self._niceness)
-        except PermissionError:
-            self.get_logger().warning(f"niceness {self._niceness} is not permitted; the gate shares the processor "
-                                      "evenly with everything else")
         with self._lock:
             self._active, self._next_tick = True, time.monotonic()
         self.get_logger().info(f"ready and disarmed; box {self._config.limits.workspace_low} to "
@@ -235,6 +229,7 @@ class SafetyGateNode(LifecycleNode):
 
 
 def main() -> None:
+    come_first()
     sys.exit(run_node(SafetyGateNode, NAME, SafetyGateNode.work))
 
 
