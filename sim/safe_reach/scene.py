@@ -12,10 +12,10 @@ from pathlib import Path
 
 import mujoco
 import numpy as np
-from franky_sim.mujoco_simulator import MujocoSimulator
 
 from safe_policy_core.geometry import Pose
 from sim.safe_reach import task
+from sim.safe_reach.arm import ArmSimulator, close_hand
 from sim.safe_reach.meshes import lighten
 
 ROBOT_PREFIX = "robot0_"
@@ -40,10 +40,10 @@ _UNSEEN_LINKS = ("fr3_link0", "fr3_link1", "fr3_link2", "fr3_link3", "fr3_link4"
 _ARM, _TABLE, _OBSTACLE, _TARGET = 1, 2, 4, 8
 
 
-def build_simulator() -> MujocoSimulator:
+def build_simulator() -> ArmSimulator:
     """franky_sim's simulator with this scene added, not started: `SimulationServer` can run it."""
-    simulator = MujocoSimulator()
-    simulator.add_robot(initial_q=task.START_JOINTS, initial_hand_width=0.0)
+    simulator = ArmSimulator()
+    simulator.add_robot(initial_q=task.START_JOINTS)
     lighten(simulator.scene.find("asset"), Path(simulator.scene.find("compiler").get("meshdir")))
     _simplify(simulator.scene)
     _arm(simulator.scene)
@@ -53,12 +53,9 @@ def build_simulator() -> MujocoSimulator:
 
 
 def build_model() -> mujoco.MjModel:
-    """The compiled scene, with the fingers held closed by springs (in the server franky_sim holds them)."""
+    """The compiled scene, as the simulator has it once started."""
     model = mujoco.MjModel.from_xml_string(ET.tostring(build_simulator().scene, encoding="unicode"))
-    for name in ("finger_joint1", "finger_joint2"):
-        joint = model.joint(ROBOT_PREFIX + name)
-        model.jnt_stiffness[joint.id] = 1000.0
-        model.dof_damping[joint.dofadr] = 50.0
+    close_hand(model, ROBOT_PREFIX)
     return model
 
 

@@ -19,13 +19,14 @@ from sim.safe_reach import task
 
 QPOS_SIZE = 9 + 7 * task.MAX_OBSTACLES
 """Arm, fingers and obstacles (position and quaternion each)."""
-_MAGIC = 0x5AFE0001
+_MAGIC = 0x5AFE0002
 """Changes with the layout of `_RECORD`: a reader of another version refuses."""
 _RECORD = np.dtype([
-    ("magic", "u4"), ("generation", "u4"), ("sequence", "u8"), ("time_ns", "i8"), ("monotonic_ns", "i8"),
-    ("qpos", "f8", (QPOS_SIZE,)), ("target", "f8", (7,)), ("tool", "f8", (7,)),
+    ("magic", "u4"), ("generation", "u4"), ("sequence", "u8"), ("steps", "u8"), ("time_ns", "i8"),
+    ("monotonic_ns", "i8"), ("qpos", "f8", (QPOS_SIZE,)), ("target", "f8", (7,)), ("tool", "f8", (7,)),
     ("shapes", "i4", (task.MAX_OBSTACLES + 1,)), ("cost", "u1"), ("touching", "u1"),
     ("cost_onsets", "u4"), ("touch_onsets", "u4")])
+_INTEGERS = ("generation", "steps", "time_ns", "monotonic_ns", "cost_onsets", "touch_onsets")
 _READ_TIMEOUT = 1.0
 
 
@@ -33,13 +34,15 @@ _READ_TIMEOUT = 1.0
 class Snapshot:
     """The scene at one moment.
 
+    generation: how many layouts were placed. steps: milliseconds that the simulation has run.
     time_ns: system time; monotonic_ns: `time.monotonic_ns` of the same moment, for watchdogs.
-    generation: how many layouts were placed. qpos (37,): MuJoCo positions. target, tool (7,): position [m] and
-    quaternion; target as MuJoCo has it (w, x, y, z), tool (x, y, z, w). shapes: see `Scene.shapes`.
-    cost, touching, cost_onsets, touch_onsets: see `ContactMonitor`; the onsets count from the last placement.
+    qpos (37,): MuJoCo positions. target, tool (7,): position [m] and quaternion; target as MuJoCo has
+    it (w, x, y, z), tool (x, y, z, w). shapes: see `Scene.shapes`. cost, touching, cost_onsets,
+    touch_onsets: see `ContactMonitor`; the onsets count from the last placement.
     """
 
     generation: int
+    steps: int
     time_ns: int
     monotonic_ns: int
     qpos: np.ndarray
@@ -108,9 +111,8 @@ class SnapshotReader:
             before = int(self._record["sequence"][0])
             copy = self._record[0].copy()
             if before % 2 == 0 and int(self._record["sequence"][0]) == before:
-                return Snapshot(
-                    int(copy["generation"]), int(copy["time_ns"]), int(copy["monotonic_ns"]), copy["qpos"].copy(),
-                    copy["target"].copy(), copy["tool"].copy(), copy["shapes"].astype(int), bool(copy["cost"]),
-                    bool(copy["touching"]), int(copy["cost_onsets"]), int(copy["touch_onsets"]))
+                numbers = {name: int(copy[name]) for name in _INTEGERS}
+                arrays = {name: copy[name].copy() for name in ("qpos", "target", "tool", "shapes")}
+                return Snapshot(**numbers, **arrays, cost=bool(copy["cost"]), touching=bool(copy["touching"]))
             time.sleep(0.0002)
         raise RobotUnavailableError("scene snapshot: half written for a second; the server died, restart it")
