@@ -61,9 +61,13 @@ class Runner:
             return
         self._running[process.name] = child
         assert child.stdout is not None
-        await self._copy(child.stdout, prefix)
+        copying = asyncio.create_task(self._copy(child.stdout, prefix))
         code = await child.wait()
         self._running.pop(process.name, None)
+        # What it started and left behind is in its group, and may hold the pipe open.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        await copying
         # A shell's convention for a death by signal, so that the caller can tell it from an exit code.
         code = 128 - code if code < 0 else code
         if process.required:
