@@ -10,7 +10,6 @@ others are stopped and its exit code is returned; Ctrl-C stops everything and re
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 
@@ -43,7 +42,7 @@ def main(words: list[str]) -> int:
     except LaunchError as error:
         print(f"robot_bringup: {error}", file=sys.stderr)
         return 2
-    return asyncio.run(Runner(started).run())
+    return Runner(started).run()
 
 
 if __name__ == "__main__":

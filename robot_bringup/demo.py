@@ -107,7 +107,8 @@ def main() -> None:
                   ["collect", TASK, "--env", "ros", "--operator", "scripted", "--episodes",
                    str(arguments.teleoperated), "--out", str(teleoperated), "--arm"])
     run.stage("demonstrations", "More demonstrations from the fast simulator",
-              ["collect", TASK, "--episodes", str(arguments.demonstrations), "--out", str(demonstrations), "--seed", "1"])
+              ["collect", TASK, "--episodes", str(arguments.demonstrations), "--out", str(demonstrations),
+               "--seed", "1"])
     start = [] if arguments.scratch else ["--init", str(SHIPPED)]
     run.stage("pretrain", "Pretrain FOSP offline",
               ["pretrain", "fosp", "--data", str(demonstrations), str(teleoperated), "--out", str(pretrained),

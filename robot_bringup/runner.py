@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import IO
 
 from robot_bringup.launch_file import Process
 
-GRACE = (("SIGINT", 6.0), ("SIGTERM", 4.0), ("SIGKILL", 2.0))
-"""Signals to a process that should stop, and how long each may take [s]."""
+GRACE = ((signal.SIGINT, 6.0), (signal.SIGTERM, 4.0), (signal.SIGKILL, 2.0))
+"""Signals to processes that should stop, and how long they may take [s]."""
+POLL_PERIOD = 0.02
+"""[s]."""
 _COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 
 
@@ -24,84 +29,89 @@ class Runner:
 
     def __init__(self, processes: Sequence[Process]) -> None:
         self._processes = processes
-        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._readers: list[threading.Thread] = []
+        self._result: int | None = None
         self._width = max((len(p.name) for p in processes), default=0)
+        self._writing = threading.Lock()
 
-    async def run(self) -> int:
+    def run(self) -> int:
         """Until a required process ends (its exit code) or a signal comes (130 for Ctrl-C, 143 for SIGTERM)."""
-        loop = asyncio.get_running_loop()
-        stopped: asyncio.Future[int] = loop.create_future()
-
-        def stop(code: int) -> None:
-            if not stopped.done():
-                stopped.set_result(code)
-
         for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
-            loop.add_signal_handler(number, stop, code)
-        watchers = []
+            signal.signal(number, lambda *_, code=code: self._finish(code))
         try:
             for index, process in enumerate(self._processes):
-                watchers.append(asyncio.create_task(self._watch(process, index, stop)))
-            return await stopped
+                self._start(process, index)
+            while self._result is None and self._running:
+                self._reap()
+                time.sleep(POLL_PERIOD)
         finally:
-            await self._stop_all()
-            for watcher in watchers:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.wait_for(watcher, 5)
+            self._stop_all()
+            for reader in self._readers:
+                reader.join(2)
+        return 0 if self._result is None else self._result
 
-    async def _watch(self, process: Process, index: int, stop: Callable[[int], None]) -> None:
-        prefix = self._prefix(process.name, index)
+    def _finish(self, code: int) -> None:
+        if self._result is None:
+            self._result = code
+
+    def _start(self, process: Process, index: int) -> None:
+        say = self._speaker(process.name, index)
         try:
-            child = await asyncio.create_subprocess_exec(
-                *process.command, env=process.environment, stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, start_new_session=True)
+            child = subprocess.Popen(process.command, env=process.environment, stdin=subprocess.DEVNULL,
+                                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
         except OSError as error:
-            self._say(prefix, f"cannot start {process.command[0]}: {error.strerror}")
-            stop(127)
+            say(f"cannot start {process.command[0]}: {error.strerror}")
+            self._finish(127)
             return
         self._running[process.name] = child
         assert child.stdout is not None
-        copying = asyncio.create_task(self._copy(child.stdout, prefix))
-        code = await child.wait()
-        self._running.pop(process.name, None)
-        # What it started and left behind is in its group, and may hold the pipe open.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        await copying
-        # A shell's convention for a death by signal, so that the caller can tell it from an exit code.
-        code = 128 - code if code < 0 else code
-        if process.required:
-            self._say(prefix, f"ended with exit code {code}; stopping everything")
-            stop(code)
-        else:
-            self._say(prefix, f"ended with exit code {code}")
+        reader = threading.Thread(target=_copy, args=(child.stdout, say), daemon=True)
+        reader.start()
+        self._readers.append(reader)
 
-    async def _copy(self, stream: asyncio.StreamReader, prefix: str) -> None:
-        while True:
-            try:
-                line = await stream.readline()
-            except ValueError:  # longer than the stream's buffer: that part is dropped, the process must not block
+    def _reap(self) -> None:
+        """Notes what ended. One that belongs to the launch file and is required ends everything."""
+        for process in self._processes:
+            child = self._running.get(process.name)
+            if child is None or child.poll() is None:
                 continue
-            if not line:
-                return
-            self._say(prefix, line.decode(errors="replace").rstrip("\n"))
+            del self._running[process.name]
+            # What it started and left behind is in its group.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            if self._result is None:
+                # A shell's convention for a death by signal, so that the caller can tell it from an exit code.
+                code = child.returncode if child.returncode >= 0 else 128 - child.returncode
+                ending = "; stopping everything" if process.required else ""
+                self._speaker(process.name)(f"ended with exit code {code}{ending}")
+                if process.required:
+                    self._finish(code)
 
-    async def _stop_all(self) -> None:
-        for name, patience in GRACE:
-            if not self._running:
-                return
-            for child in list(self._running.values()):
+    def _stop_all(self) -> None:
+        self._finish(0)
+        for number, patience in GRACE:
+            for child in self._running.values():
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, getattr(signal, name))
-            deadline = asyncio.get_running_loop().time() + patience
-            while self._running and asyncio.get_running_loop().time() < deadline:
-                await asyncio.sleep(0.02)
+                    os.killpg(child.pid, number)
+            deadline = time.monotonic() + patience
+            while self._running and time.monotonic() < deadline:
+                self._reap()
+                time.sleep(POLL_PERIOD)
 
-    def _prefix(self, name: str, index: int) -> str:
-        text = f"[{name:<{self._width}}]"
-        return f"\033[{_COLOURS[index % len(_COLOURS)]}m{text}\033[0m" if sys.stdout.isatty() else text
+    def _speaker(self, name: str, index: int = 0) -> Callable[[str], None]:
+        prefix = f"[{name:<{self._width}}]"
+        if sys.stdout.isatty():
+            prefix = f"\033[{_COLOURS[index % len(_COLOURS)]}m{prefix}\033[0m"
 
-    @staticmethod
-    def _say(prefix: str, line: str) -> None:
-        sys.stdout.write(f"{prefix} {line}\n")
-        sys.stdout.flush()
+        def say(line: str) -> None:
+            with self._writing:
+                sys.stdout.write(f"{prefix} {line}\n")
+                sys.stdout.flush()
+
+        return say
+
+
+def _copy(stream: IO[bytes], say: Callable[[str], None]) -> None:
+    for line in stream:
+        say(line.decode(errors="replace").rstrip("\n"))

@@ -130,7 +130,8 @@ launch:
 
 def test_what_an_ended_process_left_behind_is_stopped_too(tmp_path: Path) -> None:
     child = script(tmp_path, "child.py", "import os, time; print('pid', os.getpid()); time.sleep(60)")
-    leaves = script(tmp_path, "leaves.py", f"import subprocess, time; subprocess.Popen({child.split()!r}); time.sleep(1)")
+    leaves = script(tmp_path, "leaves.py",
+                    f"import subprocess, time; subprocess.Popen({child.split()!r}); time.sleep(2)")
     path = write(tmp_path, f"launch:\n- executable: {{name: leaves, cmd: '{leaves}', on_exit: shutdown}}")
     output, _ = start(path).communicate(timeout=30)
     line = next(line for line in output.splitlines() if "pid" in line)
