@@ -6,6 +6,7 @@ that a policy meets the same limits in both.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -71,7 +72,7 @@ class MotionLimits:
 
 
 def _clip_norm(vector: np.ndarray, limit: float) -> tuple[np.ndarray, bool]:
-    norm = float(np.linalg.norm(vector))
+    norm = math.sqrt(float(vector @ vector))
     return (vector * (limit / norm), True) if norm > limit * (1 + 1e-9) else (vector, False)
 
 
@@ -85,6 +86,7 @@ class MotionIntegrator:
     def __init__(self, limits: MotionLimits) -> None:
         self.limits = limits
         self._nominal = np.asarray(limits.nominal_quaternion)
+        self._low, self._high = np.array(limits.workspace_low), np.array(limits.workspace_high)
         self._target: np.ndarray | None = None
 
     def reset(self, measured: Pose) -> None:
@@ -128,8 +130,8 @@ class MotionIntegrator:
         if clipped:
             reasons.append("rotation_lead")
             proposed[3:] = here[3:] + lead
-        boxed = np.clip(proposed[:3], limits.workspace_low, limits.workspace_high)
-        if not np.allclose(boxed, proposed[:3], atol=1e-9):
+        boxed = proposed[:3].clip(self._low, self._high)
+        if np.abs(boxed - proposed[:3]).max() > 1e-9:
             reasons.append("workspace")
         proposed[:3] = boxed
         proposed[3:], clipped = _clip_norm(proposed[3:], limits.max_tilt)
