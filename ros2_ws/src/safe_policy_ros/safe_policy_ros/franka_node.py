@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 
 from safe_policy_core.errors import ConfigurationError, RobotUnavailableError, UserError
 from safe_policy_core.geometry import Pose
+from safe_policy_core.scheduling import come_first
 from safe_policy_ros import qos
 from safe_policy_ros.arm.backend import ArmBackend, ArmState
 from safe_policy_ros.arm.config import JOINT_NAMES, ArmConfig
@@ -26,7 +27,6 @@ from safe_policy_ros.arm.tracker import FollowConfig, TargetFollower
 from safe_policy_ros.messages import BASE_FRAME, ns_to_stamp, pose_from_msg, pose_stamped
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
-from safe_policy_ros.priority import come_first
 from safe_policy_ros.required_parameters import Kind, Number, Numbers, declare_required
 
 NAME = "franka"
@@ -63,8 +63,11 @@ class FrankaNode(Node):
     def __init__(self) -> None:
         super().__init__(NAME)
         backend = declare(self, "backend", "franky", "franky (libfranka: a real arm or the FCI simulator) or fake")
-        address = declare(self, "address", "", "of the robot's control unit or of the FCI simulator")
-        realtime = declare(self, "realtime", True, "insist on a real-time kernel; only a simulator may do without")
+        address = declare(self, "robot_ip", "", "address of the robot's control unit or of the FCI simulator")
+        realtime = declare(self, "realtime", "enforce", "enforce insists on a real-time kernel; ignore is for "
+                           "simulators")
+        if realtime not in ("enforce", "ignore"):
+            raise ConfigurationError(f"parameter realtime: expected enforce or ignore, got {realtime!r}")
         self._robot_timeout = declare(self, "robot_timeout", 1.0, "silence of the arm that ends the node [s]", 0.1,
                                       10.0)
         arm_values = declare_required(self, ARM_PARAMETERS, HINT)
@@ -72,7 +75,7 @@ class FrankaNode(Node):
         if not follow.target_timeout < follow.release_time:
             raise ConfigurationError(f"parameter release_time: expected more than target_timeout "
                                      f"{follow.target_timeout} s, got {follow.release_time} s")
-        self._arm = make_arm(backend, address, realtime, arm_values)
+        self._arm = make_arm(backend, address, realtime == "enforce", arm_values)
         self._follower = TargetFollower(self._arm, follow)
         self._arm_lock = threading.Lock()
         self._wake = threading.Condition()

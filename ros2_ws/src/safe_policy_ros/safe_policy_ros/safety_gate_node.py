@@ -23,12 +23,12 @@ from safe_policy_core.safety.commands import POLICY, TELEOP, Command
 from safe_policy_core.safety.gate import Decision, SafetyGate
 from safe_policy_core.safety.gate_config import GateConfig
 from safe_policy_core.safety.motion import GATE_PERIOD
+from safe_policy_core.scheduling import come_first
 from safe_policy_ros import qos
 from safe_policy_ros.gate_report import TickRecord, diagnostics, status_message
 from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_from_msg
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
-from safe_policy_ros.priority import come_first
 from safe_policy_ros.required_parameters import Kind, Number, Numbers, Text, declare_required
 
 NAME = "safety_gate"
