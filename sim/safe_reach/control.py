@@ -33,7 +33,7 @@ class ImpedanceController:
         self._scene = scene
         self._jacobian = np.zeros((6, scene.model.nv))
         self._rotation = np.zeros(9)
-        self._posture = np.zeros(7)
+        self._posture, self._null_space = np.zeros(7), np.zeros((7, 7))
         self._position = np.zeros(3)
         self._reference, self._bias = np.zeros(7), np.zeros(7)
         self._gains, self._state = np.zeros((7, 14)), np.zeros(14)
@@ -48,6 +48,20 @@ class ImpedanceController:
     def hold_posture(self) -> None:
         """The null space keeps the present joint configuration."""
         self._posture = self._scene.data.qpos[self._q].copy()
+        self.update_null_space()
+
+    def update_null_space(self) -> None:
+        """I - J^T (J J^T)^-1 J, which takes out of the posture torque what would move the tool.
+
+        Once per control step is enough: within it the arm turns by hundredths of a radian.
+        """
+        jacobian = self._tool_jacobian()
+        self._null_space = np.eye(7) - jacobian.T @ np.linalg.solve(jacobian @ jacobian.T, jacobian)
+
+    def _tool_jacobian(self) -> np.ndarray:
+        mujoco.mj_jacSite(self._scene.model, self._scene.data, self._jacobian[:3], self._jacobian[3:],
+                          self._scene.tool_site)
+        return self._jacobian[:, self._dof].copy()
 
     def error(self) -> np.ndarray:
         """(6,) [m, rad] target minus tool, base frame."""
@@ -64,12 +78,8 @@ class ImpedanceController:
 
         The Jacobian is held meanwhile: the tool moves at most 3 mm, and a 7x7 law costs a tenth of the full one.
         """
-        data, dof = self._scene.data, self._dof
-        mujoco.mj_jacSite(self._scene.model, data, self._jacobian[:3], self._jacobian[3:], self._scene.tool_site)
-        jacobian = self._jacobian[:, dof]
-        # I - J^T (J J^T)^-1 J takes out of the posture torque what would move the tool.
-        null_space = np.eye(7) - jacobian.T @ np.linalg.solve(jacobian @ jacobian.T, jacobian)
-        self._reference = data.qpos[self._q].copy()
+        jacobian, null_space = self._tool_jacobian(), self._null_space
+        self._reference = self._scene.data.qpos[self._q].copy()
         force_map = jacobian.T * _STIFFNESS
         self._gains[:, :7] = force_map @ jacobian + POSTURE_STIFFNESS * null_space
         self._gains[:, 7:] = (jacobian.T * _DAMPING) @ jacobian + POSTURE_DAMPING * null_space
@@ -92,7 +102,6 @@ class ImpedanceController:
             error = self.error()
             if np.abs(error).max() < IK_TOLERANCE:
                 break
-            mujoco.mj_jacSite(model, data, self._jacobian[:3], self._jacobian[3:], self._scene.tool_site)
-            jacobian = self._jacobian[:, self._dof]
+            jacobian = self._tool_jacobian()
             data.qpos[self._q] += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), error)
         data.qvel[self._dof] = 0

@@ -33,7 +33,7 @@ from sim.safe_reach.task import (
     start_pose,
 )
 
-PHYSICS_PERIOD = 0.002
+PHYSICS_PERIOD = 0.0025
 """[s]."""
 _GATE_STEPS = round(CONTROL_PERIOD / GATE_PERIOD)
 _PHYSICS_STEPS = round(GATE_PERIOD / PHYSICS_PERIOD)
@@ -84,8 +84,8 @@ class SafeReachEnv(RobotEnv):
         start = start_pose(seed)
         self._controller.set_target(start)
         self._controller.solve_joints()
-        self._controller.hold_posture()
         mujoco.mj_forward(self._model, self._data)
+        self._controller.hold_posture()
         self._integrator.reset(self.scene.tool)
         self._monitor.clear()
         self._step_count, self._violation, self._running = 0, False, True
@@ -112,6 +112,7 @@ class SafeReachEnv(RobotEnv):
         model, data, monitor, controller = self._model, self._data, self._monitor, self._controller
         reasons: dict[str, None] = {}
         cost, touched = monitor.cost, monitor.touching
+        controller.update_null_space()
         for _ in range(_GATE_STEPS):
             for physics_step in range(_PHYSICS_STEPS):
                 mujoco.mj_step1(model, data)

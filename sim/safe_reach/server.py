@@ -19,6 +19,7 @@ import numpy as np
 from franky_sim import SimulationServer
 
 from safe_policy_core.errors import RobotUnavailableError, UserError
+from safe_policy_core.scheduling import come_first
 from sim.safe_reach import task
 from sim.safe_reach.contacts import ContactMonitor
 from sim.safe_reach.link import DEFAULT_ADDRESS, parse_address
@@ -158,6 +159,7 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    come_first()  # in the arm's place, which has a computer of its own
     try:
         with SafeReachServer(arguments.fci, arguments.link) as server:
             log.info("arm at %s, scene link at 127.0.0.1:%d", server.fci_hostname, server.port)
