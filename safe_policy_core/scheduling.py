@@ -7,11 +7,15 @@ import os
 
 REALTIME_PRIORITY = 5
 """Of SCHED_FIFO: ahead of every ordinary process and behind libfranka's own real-time thread."""
+CONTROL_PRIORITY = 3
+"""Policy, operator and contact sensors: the gate waits for them at most a step and a half."""
+CAMERA_PRIORITY = 1
+"""A picture that comes too late ends the episode, but drawing one may keep nobody above waiting."""
 NICENESS = -10
 """Where only this is permitted."""
 
 
-def come_first() -> None:
+def come_first(priority: int = REALTIME_PRIORITY) -> None:
     """Gives this thread, and those it starts, precedence over training and rendering, as far as it is permitted.
 
     Both need root, or an `rtprio` or `nice` line in /etc/security/limits.conf, which libfranka needs on a
@@ -20,4 +24,4 @@ def come_first() -> None:
     """
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REALTIME_PRIORITY))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))

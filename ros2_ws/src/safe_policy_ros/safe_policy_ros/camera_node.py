@@ -8,6 +8,7 @@ import time
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
+from safe_policy_core.scheduling import CAMERA_PRIORITY, come_first
 from safe_policy_ros import qos
 from safe_policy_ros.cameras import CAMERAS, CameraConfig, open_camera
 from safe_policy_ros.cameras.camera import Calibration, EndOfRecording, Frame
@@ -88,6 +89,7 @@ def _info(calibration: Calibration) -> CameraInfo:
 
 
 def main() -> None:
+    come_first(CAMERA_PRIORITY)
     sys.exit(run_node(CameraNode, NAME, work=CameraNode.work))
 
 
