@@ -237,7 +237,8 @@ def open_env(task: str, specs: Specs) -> RobotEnv:
 def sequence_sizes(method: str, batch: int | None, length: int | None) -> tuple[int, int]:
     """Sequences and rows of a batch: as asked, or as the method's config module has them."""
     module = importlib.import_module(f"safe_policy_core.methods.{method}.config")
-    return int(batch or getattr(module, "BATCH", 16)), int(length or getattr(module, "LENGTH", 16))
+    sizes = {"BATCH": 16, "LENGTH": 16} | vars(module)
+    return batch or sizes["BATCH"], length or sizes["LENGTH"]
 
 
 def check_device(name: str) -> str:

@@ -90,6 +90,8 @@ class Episode:
         specs = self.specs
         if extra := self.observations.keys() ^ specs.observation.keys():
             raise DatasetError(f"observation: {sorted(extra)} not both recorded and in metadata specs")
+        if not all(name.isprintable() for name in self.observations):
+            raise DatasetError(f"observation: expected printable names, got {sorted(self.observations)}")
         observations = {name: _rows(f"observation/{name}", self.observations[name], steps + 1, spec.dtype, spec.shape)
                         for name, spec in specs.observation.items()}
         arrays = {}
@@ -120,7 +122,10 @@ def _rows(name: str, value: Any, rows: int, dtype: str, shape: tuple[int, ...]) 
     array = np.asarray(value)
     if array.shape != (rows, *shape):
         raise DatasetError(f"{name}: expected shape {(rows, *shape)}, got {array.shape}")
-    expected = np.dtype(dtype)
+    try:
+        expected = np.dtype(dtype)
+    except (TypeError, ValueError) as error:
+        raise DatasetError(f"{name}: metadata specs: unknown dtype {dtype!r}") from error
     if array.dtype != expected and not (expected.kind == "f" and array.dtype.kind in "fiu"):
         raise DatasetError(f"{name}: expected dtype {dtype}, got {array.dtype}")
     array = np.ascontiguousarray(array, expected)
