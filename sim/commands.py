@@ -11,7 +11,7 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
-from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.errors import ConfigurationError, DatasetError
 from sim.safe_reach.demonstrators import PAPER_COUNTS, share_counts
 from sim.safe_reach.task import IMAGE_SIZE, check_task
 
@@ -83,3 +83,59 @@ class Collect:
         return {"task": self.task, "out": str(self.out), "count": len(files), "recorded": len(missing),
                 "steps_recorded": steps, "behaviors": {k: v for k, v in counts.items() if v},
                 "episodes": [str(path) for path in files]}
+
+
+@dataclass
+class Replay:
+    """Runs recorded episodes or a policy again in the fast simulator, with a video."""
+
+    input: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Recorded episodes (*.h5), or folders of them: their executed actions run again in the same scene."""
+
+    policy: Path | None = None
+    """Checkpoint folder: the policy runs in seeded episodes."""
+
+    task: str = "original"
+    """Policy: the task."""
+
+    episodes: int = 20
+    """Policy: number of episodes."""
+
+    seed: int = 0
+    """Policy: the episodes have this seed and the following ones."""
+
+    video: Path | None = None
+    """Write a video (MP4): recorded and replayed pictures side by side, then the policy's first episodes."""
+
+    device: str = "cpu"
+    """Policy: torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Replays. Returns pose errors and agreement of each episode, and the policy's summary."""
+        from sim.safe_reach.replay import ReplayReport
+
+        if not self.input and self.policy is None:
+            raise ConfigurationError("replay: name recorded episodes, or a checkpoint with --policy")
+        if self.episodes < 1:
+            raise ConfigurationError(f"episodes: expected at least 1, got {self.episodes}")
+        check_task(self.task)
+        files = [file for path in self.input for file in _episode_files(path)]
+        report = ReplayReport(record_video=self.video is not None)
+        for file in tqdm(files, desc="replay", unit="episode", disable=None):
+            report.add_episode(file)
+        if self.policy is not None:
+            report.add_policy(self.policy, self.task, range(self.seed, self.seed + self.episodes), self.device)
+        result = report.summary()
+        if self.video is not None:
+            result["video"] = str(report.write_video(self.video))
+        return result
+
+
+def _episode_files(path: Path) -> list[Path]:
+    """The episode files at a path. Raises `DatasetError` where there are none."""
+    if not path.exists():
+        raise DatasetError(f"{path}: no such episode file or folder")
+    files = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
+    if not files:
+        raise DatasetError(f"{path}: no episode files (*.h5) in this folder")
+    return files

@@ -11,6 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from safe_policy_core.geometry import Pose
 from safe_policy_core.interfaces import Observation, RobotEnv, StepResult
 from safe_policy_core.safety.motion import CONTROL_PERIOD, GATE_PERIOD, MotionIntegrator
 from sim.safe_reach.camera import SceneCamera
@@ -75,14 +76,13 @@ class SafeReachEnv(RobotEnv):
         """Places the layout and start pose that (task, seed) fix. `info["layout"]` is the layout as JSON."""
         return self.start(sample_layout(self.task_name, seed), seed)
 
-    def start(self, layout: Layout, seed: int) -> tuple[Observation, dict[str, Any]]:
-        """As `reset`, with a layout of the caller's choice."""
+    def start(self, layout: Layout, seed: int, pose: Pose | None = None) -> tuple[Observation, dict[str, Any]]:
+        """As `reset`, with a layout and, if given, a start pose of the caller's choice."""
         mujoco.mj_resetData(self._model, self._data)
         self.layout = layout
         self.scene.place(layout)
         self._data.qpos[self.scene.arm_qpos] = START_JOINTS
-        start = start_pose(seed)
-        self._controller.set_target(start)
+        self._controller.set_target(start_pose(seed) if pose is None else pose)
         self._controller.solve_joints()
         mujoco.mj_forward(self._model, self._data)
         self._controller.hold_posture()

@@ -1,0 +1,124 @@
+"""Recorded episodes and policies, run again in the direct environment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from safe_policy_core.data.episodes import Episode, read_episode
+from safe_policy_core.errors import ConfigurationError, DatasetError
+from safe_policy_core.evaluation import EpisodeResult, rollout, summarize
+from safe_policy_core.geometry import Pose
+from safe_policy_core.methods.registry import load_policy
+from sim.safe_reach import task
+from sim.safe_reach.environment import SafeReachEnv
+from sim.safe_reach.layouts import sample_layout
+from sim.safe_reach.video import VIDEO_SIZE, enlarge, write_video
+
+VIDEO_EPISODES = 3
+"""Policy episodes shown in the video."""
+
+
+def replay_episode(env: SafeReachEnv, episode: Episode, frames: list[np.ndarray] | None = None) -> dict[str, Any]:
+    """Runs an episode's executed actions from its first pose in its scene.
+
+    Returns the distance of the replayed from the recorded tool [m, rad] as mean and maximum over the
+    steps, the share of steps in which reward and cost agree, and how both ended. Pairs of pictures are
+    appended to `frames`. Raises `DatasetError` when it is no SafeReach episode.
+    """
+    metadata = episode.metadata
+    if metadata.get("task") not in task.TASKS or "pose" not in episode.observations:
+        raise DatasetError(f"task: expected a SafeReach episode with poses, got task {metadata.get('task')!r}")
+    layout = task.Layout.from_json(metadata["layout"]) if metadata.get("layout") else \
+        sample_layout(metadata["task"], int(metadata["seed"]))
+    recorded = episode.observations["pose"]
+    observation, _ = env.start(layout, int(metadata["seed"]),
+                               Pose.from_vector(recorded[0], np.array(task.NOMINAL_QUATERNION)))
+    poses, rewards, costs = [observation["pose"]], [], []
+    if frames is not None:
+        frames.append(_pair(episode, 0, env))
+    for step, action in enumerate(episode.executed_action):
+        observation, reward, cost, terminated, truncated, _ = env.step(action)
+        poses.append(observation["pose"])
+        rewards.append(reward)
+        costs.append(cost)
+        if frames is not None:
+            frames.append(_pair(episode, step + 1, env))
+        if terminated or truncated:
+            break
+    count = len(rewards)
+    error = np.array(poses) - recorded[:count + 1]
+    position, rotation = np.linalg.norm(error[:, :3], axis=1), np.linalg.norm(error[:, 3:], axis=1)
+    return {"task": metadata["task"], "seed": int(metadata["seed"]), "steps": len(episode), "steps_replayed": count,
+            "mean_position_error": float(position.mean()), "max_position_error": float(position.max()),
+            "mean_rotation_error": float(rotation.mean()), "max_rotation_error": float(rotation.max()),
+            "reward_agreement": float(np.mean(np.array(rewards) == episode.reward[:count])),
+            "cost_agreement": float(np.mean(np.array(costs) == episode.cost[:count])),
+            "success_recorded": bool(episode.reward.sum() > 0), "success": bool(np.sum(rewards) > 0),
+            "violation_recorded": bool(episode.cost.sum() > 0), "violation": bool(np.sum(costs) > 0)}
+
+
+def _pair(episode: Episode, row: int, env: SafeReachEnv) -> np.ndarray:
+    image = episode.observations.get("image")
+    left = np.zeros((VIDEO_SIZE, VIDEO_SIZE, 3), np.uint8) if image is None else enlarge(image[row], VIDEO_SIZE)
+    return np.concatenate([left, env.render(VIDEO_SIZE, VIDEO_SIZE)], axis=1)
+
+
+class ReplayReport:
+    """Collects replays for one result and one video. One environment serves all tasks."""
+
+    def __init__(self, record_video: bool) -> None:
+        self._frames: list[np.ndarray] | None = [] if record_video else None
+        self._rows: list[dict[str, Any]] = []
+        self._policy: dict[str, Any] | None = None
+        self._env = SafeReachEnv("original", images=False)
+
+    def add_episode(self, path: Path) -> None:
+        """Raises `DatasetError` naming the file that cannot be replayed."""
+        episode = read_episode(path)
+        try:
+            self._rows.append({"path": str(path)} | replay_episode(self._env, episode, self._frames))
+        except DatasetError as error:
+            raise DatasetError(f"{path}: {error}") from error
+
+    def add_policy(self, checkpoint: Path, task_name: str, seeds: Iterable[int], device: str) -> None:
+        """Runs a checkpoint's policy deterministically, one episode per seed."""
+        policy = load_policy(checkpoint, device)
+        shape = policy.specs.observation["image"].shape if "image" in policy.specs.observation else None
+        env = SafeReachEnv(task_name, images=shape is not None, image_size=shape[:2] if shape else (64, 64))
+        if difference := env.specs.difference(policy.specs):
+            raise ConfigurationError(f"policy {checkpoint}: made for other specs than SafeReach: {difference}")
+        results: list[EpisodeResult] = []
+        started = time.perf_counter()
+        for index, seed in enumerate(tqdm(list(seeds), desc="policy", unit="episode", disable=None)):
+            filmed = self._frames is not None and index < VIDEO_EPISODES
+            results.append(rollout(env, policy, seed, on_step=(lambda _: self._film(env)) if filmed else None))
+        env.close()
+        self._policy = {"checkpoint": str(checkpoint), "task": task_name,
+                        "seconds": round(time.perf_counter() - started, 2), **summarize(results).to_json()}
+
+    def _film(self, env: SafeReachEnv) -> None:
+        side = np.zeros((VIDEO_SIZE, VIDEO_SIZE, 3), np.uint8)
+        if "image" in env.specs.observation:
+            side = enlarge(env.render(*env.specs.observation["image"].shape[:2]), VIDEO_SIZE)
+        self._frames.append(np.concatenate([side, env.render(VIDEO_SIZE, VIDEO_SIZE)], axis=1))
+
+    def summary(self) -> dict[str, Any]:
+        """Means over the replayed episodes, their rows, and the policy's summary."""
+        result: dict[str, Any] = {"count": len(self._rows), "episodes": self._rows}
+        if self._rows:
+            for name in ("mean_position_error", "reward_agreement", "cost_agreement"):
+                result[name] = float(np.mean([row[name] for row in self._rows]))
+            result["max_position_error"] = max(row["max_position_error"] for row in self._rows)
+        if self._policy is not None:
+            result["policy"] = self._policy
+        return result
+
+    def write_video(self, path: Path) -> Path:
+        """Raises `ConfigurationError` when the file cannot be written."""
+        return write_video(path, self._frames or [])
