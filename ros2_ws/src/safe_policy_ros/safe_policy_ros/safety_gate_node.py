@@ -97,7 +97,7 @@ class SafetyGateNode(LifecycleNode):
             self.create_subscription(PoseStamped, STATE_TOPIC, self._on_pose, qos.SENSOR),
             *(self.create_subscription(TwistStamped, topic, lambda m, s=source: self._on_command(s, m), qos.COMMAND)
               for source, topic in COMMAND_TOPICS.items())]
-        self._services = [self.create_service(Trigger, "/safety_gate/arm", self._on_arm),
+        self._own_services = [self.create_service(Trigger, "/safety_gate/arm", self._on_arm),
                           self.create_service(Trigger, "/safety_gate/stop", self._on_stop)]
         return super().on_configure(state)
 
@@ -122,7 +122,7 @@ class SafetyGateNode(LifecycleNode):
             self.destroy_publisher(publisher)
         for subscription in self._entities:
             self.destroy_subscription(subscription)
-        for service in self._services:
+        for service in self._own_services:
             self.destroy_service(service)
         with self._lock:
             self._gate = None
