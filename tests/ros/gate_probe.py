@@ -22,6 +22,8 @@ from safe_policy_core.geometry import Pose
 from safe_policy_core.scheduling import come_first
 from tests.ros.graph import wait_for
 
+START_TIMEOUT = 60.0
+"""[s] Python and ROS load slowly where two cores are shared."""
 CENTRE = Pose(np.array([0.5, 0.0, 0.036]), np.array([1.0, 0.0, 0.0, 0.0]))
 
 
@@ -77,8 +79,10 @@ class GateProbe:
             wait_for(lambda: publisher.get_subscription_count() > 0, 10.0, f"the gate listens to {source}")
         return self._commands[source]
 
-    def send(self, twist: Any, source: str = "policy", frame: str = "fr3_link0", stamp_ns: int | None = None) -> None:
-        stamp = self.now_ns() if stamp_ns is None else stamp_ns
+    def send(self, twist: Any, source: str = "policy", frame: str = "fr3_link0", stamp_ns: int | None = None,
+             ahead: float = 0.0) -> None:
+        """ahead [s]: how far the stamp lies in the future."""
+        stamp = self.now_ns() + int(ahead * 1e9) if stamp_ns is None else stamp_ns
         self.publisher(source).publish(twist_stamped(np.asarray(twist, float), stamp, frame))
 
     def stream(self, seconds: float, twist: Any, source: str = "policy", period: float = 0.05) -> None:
@@ -90,24 +94,33 @@ class GateProbe:
 
     def call(self, service: str = "arm") -> tuple[bool, str]:
         client = self._clients[service]
-        wait_for_server(client.service_is_ready, 15.0, service)
+        wait_for_server(client.service_is_ready, START_TIMEOUT, service)
         answer = self._spinner.wait(client.call_async(Trigger.Request()), 5.0, service)
         return answer.success, answer.message
 
     def arm(self) -> None:
         """Arms; waits for the gate to have heard of the arm first."""
-        wait_for(lambda: self.call("arm")[0], 10.0, "arming")
+        wait_for(lambda: self.call("arm")[0], 20.0, "arming")
         wait_for(lambda: self.status.state == GateStatus.HOLD, 2.0, "HOLD")
+
+    def wait(self, future: Any, what: str) -> Any:
+        return self._spinner.wait(future, 5.0, what)
+
+    def release_publishers(self) -> None:
+        """Leaves the command channels to others."""
+        for publisher in self._commands.values():
+            self.node.destroy_publisher(publisher)
+        self._commands.clear()
 
     @property
     def status(self) -> GateStatus:
-        wait_for(lambda: self.statuses, 15.0, "a status of the gate")
+        wait_for(lambda: self.statuses, START_TIMEOUT, "a status of the gate")
         return self.statuses[-1][1]
 
     def await_fault(self, reason: str, timeout: float = 2.0) -> float:
         """Waits for FAULT; returns the receive time (monotonic) of the first status that said so."""
         wait_for(lambda: self.status.state == GateStatus.FAULT, timeout, f"FAULT {reason}")
-        assert self.status.reason == reason
+        assert self.status.reason == reason, f"FAULT {self.status.reason}, not {reason}"
         first = len(self.statuses) - 1
         while first and self.statuses[first - 1][1].state == GateStatus.FAULT:
             first -= 1
