@@ -1,8 +1,8 @@
-"""A small task for tests of world models and FOSP: a point on a line, state observations.
+"""A small task for tests of world models and FOSP: a point in a plane, state observations.
 
-The point starts at -1 < x < -0.8 and moves by 0.1 a (a in [-1, 1]^2, x and y); beyond x = 1 the
-episode ends with reward 1. Around (0, 0) lies an obstacle of radius 0.35 that costs 1 per step
-inside; y is 0 at the start. Three of four recorded actors go around it and one goes straight through.
+The point starts near (-0.95, 0) and moves by 0.1 a (a in [-1, 1]^2, x and y); beyond x = 1 the
+episode ends with reward 1. Around (0, 0) lies an obstacle of radius 0.3 that costs 1 per step
+inside. One recorded actor of six goes around it, the others straight through.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from safe_policy_core.world_model import WorldModelConfig
 STATE_SPECS = Specs({"vector": Spec("observation/vector", (2,))}, Spec("action", (2,), "float32", -1.0, 1.0))
 IMAGE_SPECS = Specs({"image": Spec("observation/image", (16, 16, 3), "uint8", 0.0, 255.0),
                      "pose": Spec("observation/pose", (6,))}, Spec("action", (6,), "float32", -1.0, 1.0))
-RADIUS, STEP, LIMIT = 0.35, 0.1, 60
+RADIUS, STEP, LIMIT = 0.3, 0.1, 60
 
 
 def tiny_config(**changes: Any) -> FospConfig:
@@ -52,7 +52,7 @@ class PointWorld:
     """The task; `reset` and `step` work on plain arrays."""
 
     def reset(self, rng: np.random.Generator) -> np.ndarray:
-        self.position = np.array([rng.uniform(-1, -0.8), 0.0])
+        self.position = np.array([rng.uniform(-1, -0.9), rng.uniform(-0.15, 0.15)])
         self.steps = 0
         return self.position.astype(np.float32)
 
@@ -71,9 +71,8 @@ def demonstration(rng: np.random.Generator, through: bool) -> dict[str, np.ndarr
     done = over = False
     while not (done or over):
         x, y = world.position
-        height = 0.0 if through or abs(x) > 0.75 else 0.7
-        slow = 0.3 if height - y > 0.3 and x > -0.6 else 1.0
-        action = np.clip([slow, (height - y) / STEP] + rng.normal(0, 0.15, 2), -1, 1).astype(np.float32)
+        height = 0.0 if through else 0.7
+        action = np.clip(np.array([1.0, (height - y) / STEP]) + rng.normal(0, 0.15, 2), -1, 1).astype(np.float32)
         observation, reward, cost, done, over = world.step(action)
         observations.append(observation)
         rows.append((action, reward, cost))
@@ -90,9 +89,9 @@ def demonstration(rng: np.random.Generator, through: bool) -> dict[str, np.ndarr
 
 
 def dataset(episodes: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Rows of `episodes` demonstrations, every fourth through the obstacle."""
+    """Rows of `episodes` demonstrations, five of six through the obstacle."""
     rng = np.random.default_rng(seed)
-    runs = [demonstration(rng, through=index % 4 == 0) for index in range(episodes)]
+    runs = [demonstration(rng, through=index % 6 > 0) for index in range(episodes)]
     return {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
 
 
