@@ -70,9 +70,8 @@ def demonstration(rng: np.random.Generator, through: bool) -> dict[str, np.ndarr
     observations, rows = [world.reset(rng)], []
     done = over = False
     while not (done or over):
-        x, y = world.position
-        height = 0.0 if through else 0.7
-        action = np.clip(np.array([1.0, (height - y) / STEP]) + rng.normal(0, 0.15, 2), -1, 1).astype(np.float32)
+        aside = (0.0 if through else 0.7) - world.position[1]
+        action = np.clip(np.array([1.0, aside / STEP]) + rng.normal(0, 0.15, 2), -1, 1).astype(np.float32)
         observation, reward, cost, done, over = world.step(action)
         observations.append(observation)
         rows.append((action, reward, cost))

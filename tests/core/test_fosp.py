@@ -226,7 +226,7 @@ class TestActorLoss:
             each = u * (0.5 * g + 0.05 * g.square())
             expected = (each * imagined.weight).sum() / imagined.weight.sum()
         assert penalty.item() == pytest.approx(expected.item(), rel=1e-4)
-            mean = (g * imagined.weight).sum() / imagined.weight.sum()
+        mean = (g * imagined.weight).sum() / imagined.weight.sum()
         assert constraint.item() == pytest.approx(mean.item(), rel=1e-4)
 
 
