@@ -48,12 +48,12 @@ class EpisodeProbe:
 
     def wait_for_recorder(self) -> None:
         for publisher in (self._states, self._steps, self._images, self._poses, self._labels):
-            wait_for(publisher.get_subscription_count, 20.0, f"the recorder listens to {publisher.topic_name}")
+            wait_for(publisher.get_subscription_count, 40.0, f"the recorder listens to {publisher.topic_name}")
         # We have found the recorder's readers; it may need a moment longer to find our writers, and what is
         # sent best-effort until then is lost. A camera runs long before its first episode.
         time.sleep(1.0)
 
-    def wait_for_saved(self, episode_id: str, timeout: float = 5.0) -> EpisodeSaved:
+    def wait_for_saved(self, episode_id: str, timeout: float = 10.0) -> EpisodeSaved:
         return wait_for(lambda: next((m for m in self.saved if m.episode_id == episode_id), None), timeout,
                         f"a receipt for {episode_id}")
 

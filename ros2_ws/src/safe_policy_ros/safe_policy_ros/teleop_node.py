@@ -10,11 +10,12 @@ import numpy as np
 import rclpy.clock
 import rclpy.duration
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.context import Context
 from rclpy.node import Node
 from safe_policy_interfaces.msg import EpisodeState, LabelEvent
 from sensor_msgs.msg import Joy
 
-from data_collection.devices import DeviceState
+from data_collection.devices import DeviceState, TeleopDevice
 from data_collection.devices.factory import open_device
 from data_collection.devices.scripted import ScriptedOperator
 from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
@@ -29,17 +30,21 @@ from sim.safe_reach.expert import ExpertPolicy
 NAME = "teleop"
 COMMAND_TOPIC = "/teleop/delta_twist_cmds"
 LABELS = ("", "reward", "cost", "abort")
-RATES = {"spacemouse": 100.0, "scripted": 25.0, "none": 1.0}
+RATES = {"spacemouse": 100.0, "scripted": 25.0, "none": 100.0}
 """[1/s]"""
-REST_TIME = 0.2
-"""[s] Zeros are sent this long after the last motion: silence after a motion is a fault to the gate."""
+HALTS = 5
+"""Zeros sent after the last motion: silence after a motion is a fault to the gate. Counted and not timed, so that
+even a process that was held up sends them."""
 
 
 class TeleopNode(Node):
-    """Publishes only while the operator moves the device, so that the policy has the arm the rest of the time."""
+    """Publishes only while the operator moves the device, so that the policy has the arm the rest of the time.
 
-    def __init__(self) -> None:
-        super().__init__(NAME)
+    device: opened already, in place of the one that the parameter `device` names.
+    """
+
+    def __init__(self, device: TeleopDevice | None = None, context: Context | None = None) -> None:
+        super().__init__(NAME, context=context)
         name = declare(self, "device", "none", "spacemouse, scripted or none")
         options = {
             "operator_yaw": declare(self, "operator_yaw", 0.0, "direction the operator looks in, 0 is from behind the "
@@ -63,30 +68,31 @@ class TeleopNode(Node):
         self._commands = self.create_publisher(TwistStamped, COMMAND_TOPIC, qos.COMMAND)
         self._joy = self.create_publisher(Joy, "/teleop/joy", qos.STATUS)
         self._labels = self.create_publisher(LabelEvent, "/labels", qos.LABELS)
-        self._device = open_device(name, **options)
-        self._rest_until = 0.0
+        self._device = device or open_device(name, **options)
+        self._halts = 0
         self._state = DeviceState()
         self._episode = ""
         if isinstance(self._device, ScriptedOperator):
             self.create_subscription(EpisodeState, "/episode/state", self._on_episode, qos.EPISODE_STATE)
             self.create_subscription(PoseStamped, "/franka/current_pose", self._on_pose, qos.SENSOR)
-        if name != "none":
+        if device is not None or name != "none":
             self.create_timer(1 / (rate or RATES[name]), self._tick,
                               clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME))
         self.get_logger().info(f"ready, device {name}")
 
     def _tick(self) -> None:
-        now = time.monotonic()
         try:
-            state = self._device.read(now)
+            state = self._device.read(time.monotonic())
         except DeviceUnavailableError:
             self._send(DeviceState())
             raise
         self._send_labels(state)
         changed, self._state = state.buttons != self._state.buttons, state
         if state.moving:
-            self._rest_until = now + REST_TIME
-        if state.moving or now < self._rest_until:
+            self._halts = HALTS
+            self._send(state)
+        elif self._halts:
+            self._halts -= 1
             self._send(state)
         elif changed:
             self._send_joy(state)
@@ -148,7 +154,7 @@ class TeleopNode(Node):
 
     def close(self) -> None:
         """Leaves the arm with an explicit halt: a motion followed by silence would fault the gate."""
-        if self._state.moving:
+        if self._halts:
             self._send(DeviceState())
             # Reliable delivery needs the writer to live until the reader has answered.
             self._commands.wait_for_all_acked(rclpy.duration.Duration(seconds=0.2))
