@@ -89,7 +89,8 @@ class SafeReachEnv(RobotEnv):
         self._integrator.reset(self.scene.tool)
         self._monitor.clear()
         self._step_count, self._violation, self._running = 0, False, True
-        return self._observation(), {"layout": layout.to_json(), "task": self.task_name, "seed": int(seed)}
+        return self._observation(), {"layout": layout.to_json(), "task": self.task_name, "seed": int(seed),
+                                     "time_ns": self._time_ns()}
 
     def step(self, action: np.ndarray) -> StepResult:
         """One tenth of a second."""
@@ -104,7 +105,7 @@ class SafeReachEnv(RobotEnv):
         truncated = self._step_count >= EPISODE_STEPS and not reward
         self._running = not (reward or truncated)
         info = {"executed_action": np.clip(executed, -1, 1).astype(np.float32), "filter_reason": ",".join(reasons),
-                "success": reward, "violation": self._violation}
+                "success": reward, "violation": self._violation, "time_ns": self._time_ns()}
         return self._observation(), float(reward), float(cost), reward, truncated, info
 
     def _move(self, twist: np.ndarray) -> tuple[list[str], bool, bool]:
@@ -128,6 +129,10 @@ class SafeReachEnv(RobotEnv):
         # Positions of sites and bodies belong to the start of the last step until this.
         mujoco.mj_kinematics(model, data)
         return list(reasons), cost, touched
+
+    def _time_ns(self) -> int:
+        """Simulated time since the reset."""
+        return round(self._step_count * CONTROL_PERIOD * 1e9)
 
     @property
     def pose(self) -> np.ndarray:

@@ -14,9 +14,9 @@ import mujoco
 import numpy as np
 
 from safe_policy_core.geometry import Pose
-from sim.safe_reach import task
+from sim.safe_reach import meshes, task
 from sim.safe_reach.arm import ArmSimulator, close_hand
-from sim.safe_reach.meshes import lighten
+from sim.safe_reach.model_cache import compiled_once
 
 ROBOT_PREFIX = "robot0_"
 CAMERA = "third_person"
@@ -44,7 +44,7 @@ def build_simulator() -> ArmSimulator:
     """franky_sim's simulator with this scene added, not started: `SimulationServer` can run it."""
     simulator = ArmSimulator()
     simulator.add_robot(initial_q=task.START_JOINTS)
-    lighten(simulator.scene.find("asset"), Path(simulator.scene.find("compiler").get("meshdir")))
+    meshes.lighten(simulator.scene.find("asset"), Path(simulator.scene.find("compiler").get("meshdir")))
     _simplify(simulator.scene)
     _arm(simulator.scene)
     _table(simulator.worldbody)
@@ -53,8 +53,9 @@ def build_simulator() -> ArmSimulator:
 
 
 def build_model() -> mujoco.MjModel:
-    """The compiled scene, as the simulator has it once started."""
-    model = mujoco.MjModel.from_xml_string(ET.tostring(build_simulator().scene, encoding="unicode"))
+    """The compiled scene, as the simulator has it once started. Compiled once, then read from a cache."""
+    model = compiled_once(lambda: mujoco.MjModel.from_xml_string(
+        ET.tostring(build_simulator().scene, encoding="unicode")), sources=(__file__, task.__file__, meshes.__file__))
     close_hand(model, ROBOT_PREFIX)
     return model
 
