@@ -8,7 +8,7 @@ import time
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
-from safe_policy_core.scheduling import CAMERA_PRIORITY, come_first
+from safe_policy_core.scheduling import CAMERA_PRIORITY, come_first, ordinary
 from safe_policy_ros import qos
 from safe_policy_ros.cameras import CAMERAS, CameraConfig, open_camera
 from safe_policy_ros.cameras.camera import Calibration, EndOfRecording, Frame
@@ -29,8 +29,8 @@ class CameraNode(Node):
         default = CameraConfig()
         name = declare(self, "camera", "simulated", f"one of {', '.join(CAMERAS)}")
         config = CameraConfig(
-            width=declare(self, "width", default.width, "[pixels]", 16, 1920),
-            height=declare(self, "height", default.height, "[pixels]", 16, 1080),
+            width=declare(self, "width", default.width, "[pixels]; 0 for the camera's own", 0, 1920),
+            height=declare(self, "height", default.height, "[pixels]; 0 for the camera's own", 0, 1080),
             fps=declare(self, "fps", default.fps, "pictures in a second", 1.0, 90.0),
             address=declare(self, "address", default.address, "of the simulated scene; '' for its default"),
             serial=declare(self, "serial", default.serial, "of the RealSense to open; '' for the first"),
@@ -40,7 +40,8 @@ class CameraNode(Node):
             topic=declare(self, "topic", default.topic, "image topic of a camera node that runs already"))
         self._images = self.create_publisher(Image, "/camera/color/image_raw", qos.SENSOR)
         self._infos = self.create_publisher(CameraInfo, "/camera/color/camera_info", qos.SENSOR)
-        self._camera = open_camera(name, config, self)
+        with ordinary():
+            self._camera = open_camera(name, config, self)
         self._count, self._first, self._last, self._gap = 0, 0.0, time.monotonic(), 0.0
         self.get_logger().info(f"ready, camera {name}")
 

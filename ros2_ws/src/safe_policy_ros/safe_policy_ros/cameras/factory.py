@@ -15,13 +15,13 @@ from safe_policy_ros.cameras.camera import Camera
 class CameraConfig:
     """Options of all cameras; each reads those that concern it.
 
-    width, height [pixels] and fps [1/s]: simulated and realsense. address: the simulated scene's.
-    serial: the RealSense to open, "" for the first. exposure [us]: 0 for automatic. file: a recorded
+    width, height [pixels; 0 for the camera's own] and fps [1/s]: simulated and realsense. address: the
+    simulated scene's. serial: the RealSense to open, "" for the first. exposure [us]: 0 for automatic. file: a recorded
     .db3 in place of the device; repeat: play it again and again. topic: of a running camera node.
     """
 
-    width: int = 64
-    height: int = 64
+    width: int = 0
+    height: int = 0
     fps: float = 30.0
     address: str = ""
     serial: str = ""

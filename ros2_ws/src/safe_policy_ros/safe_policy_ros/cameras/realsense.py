@@ -21,6 +21,8 @@ from safe_policy_ros.cameras.factory import CameraConfig
 
 log = logging.getLogger(__name__)
 
+SIZE = (640, 480)
+"""Width and height [pixels] by default: what every RealSense offers at 30 pictures a second."""
 LOST_AFTER = 5.0
 """[s] A live camera that sends nothing for so long is taken for unplugged."""
 _HOST_CLOCKS = (rs.timestamp_domain.global_time, rs.timestamp_domain.system_time)
@@ -56,7 +58,8 @@ class RealSenseCamera(Camera):
             return settings
         if config.serial:
             settings.enable_device(config.serial)
-        settings.enable_stream(rs.stream.color, config.width, config.height, rs.format.rgb8, round(config.fps))
+        settings.enable_stream(rs.stream.color, config.width or SIZE[0], config.height or SIZE[1], rs.format.rgb8,
+                               round(config.fps))
         return settings
 
     def _set_options(self) -> None:

@@ -15,6 +15,8 @@ from sim.safe_reach.scene import CAMERA_FOVY
 
 log = logging.getLogger(__name__)
 
+SIZE = (64, 64)
+"""Width and height [pixels] by default: what policies see."""
 MAX_SIZE = (640, 480)
 """Width and height [pixels] of the renderer's buffer."""
 START_TIMEOUT = 30.0
@@ -27,12 +29,13 @@ class SimulatedCamera(Camera):
     """At most `fps` pictures a second, each of a snapshot that is newer than the last and stamped with its time."""
 
     def __init__(self, config: CameraConfig) -> None:
-        if config.width > MAX_SIZE[0] or config.height > MAX_SIZE[1]:
+        width, height = config.width or SIZE[0], config.height or SIZE[1]
+        if width > MAX_SIZE[0] or height > MAX_SIZE[1]:
             raise ConfigurationError(f"parameter width, height: the simulated camera has at most {MAX_SIZE[0]} x "
-                                     f"{MAX_SIZE[1]} pixels, got {config.width} x {config.height}")
+                                     f"{MAX_SIZE[1]} pixels, got {width} x {height}")
         self._link = _connect(config.address or DEFAULT_ADDRESS)
-        self._renderer = SnapshotRenderer(config.height, config.width)
-        self._calibration = Calibration.from_vertical_view(config.width, config.height, math.radians(CAMERA_FOVY))
+        self._renderer = SnapshotRenderer(height, width)
+        self._calibration = Calibration.from_vertical_view(width, height, math.radians(CAMERA_FOVY))
         self._period = 1 / config.fps
         self._next = self._moved = time.monotonic()
         self._last_ns = 0
