@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 
 REALTIME_PRIORITY = 5
 """Of SCHED_FIFO: ahead of every ordinary process and behind libfranka's own real-time thread."""
@@ -25,3 +26,20 @@ def come_first(priority: int = REALTIME_PRIORITY) -> None:
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+@contextlib.contextmanager
+def ordinary() -> Iterator[None]:
+    """For long work inside a process that comes first, such as loading weights: this thread waits its turn.
+
+    A real-time thread that computes for a second takes the twentieth that is kept free from the safety gate too.
+    """
+    scheduler, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    if scheduler == os.SCHED_OTHER:
+        yield
+        return
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, scheduler, parameter)

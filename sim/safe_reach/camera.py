@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 
 import mujoco
 import numpy as np
 
 from sim.safe_reach.scene import CAMERA, Scene
+
+# Software rendering in the calling thread: at 64x64 its helper threads cost more than they do, and they would
+# run at another priority than the thread that waits for them. Read when the first context is made.
+os.environ.setdefault("LP_NUM_THREADS", "0")
 
 
 class SceneCamera:

@@ -19,7 +19,7 @@ from safe_policy_core.checkpoint import load_checkpoint
 from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
 from safe_policy_core.interfaces import ActionDecision, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
-from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first
+from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, ordinary
 from safe_policy_ros.episode_messages import EpisodePlan
 from safe_policy_ros.goal_worker import GoalWorker
 from safe_policy_ros.node_process import run_node
@@ -69,11 +69,12 @@ class PolicyNode(Node):
 
     def _load(self, directory: Path) -> str:
         """The policy in `directory` acts from now on; returns its SHA-256. Raises `CheckpointError`."""
-        _, manifest = load_checkpoint(directory, specs=self._env.specs)
-        policy = load_policy(directory, self._device)
-        if difference := policy.specs.difference(self._env.specs):
-            raise CheckpointError(f"{directory}: made for other specs: {difference}")
-        warm_up(policy, self._env.specs)
+        with ordinary():
+            _, manifest = load_checkpoint(directory, specs=self._env.specs)
+            policy = load_policy(directory, self._device)
+            if difference := policy.specs.difference(self._env.specs):
+                raise CheckpointError(f"{directory}: made for other specs: {difference}")
+            warm_up(policy, self._env.specs)
         self._policy = policy
         self._checkpoint = {"checkpoint": str(directory), "checkpoint_sha256": manifest["sha256"],
                             "method": manifest["method"]}
