@@ -10,7 +10,8 @@ import pytest
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.safety.gate import GateState
 from safe_policy_core.safety.gate_config import GateConfig
-from tests.core.gate_rig import CENTRE, PARAMETERS, Rig, pose_at, twist
+from safe_policy_core.safety.motion import MotionIntegrator
+from tests.core.gate_rig import CENTRE, NOMINAL, PARAMETERS, Rig, pose_at, twist
 
 RIGHT = twist(0.1)
 STILL = np.zeros(6)
@@ -115,6 +116,23 @@ def test_a_command_moves_the_target_at_its_speed() -> None:
     assert rig.decision.source == "policy"
     np.testing.assert_allclose(rig.gate.target.position, [0.51, 0, 0.036], atol=1e-9)
     assert rig.gate.accepted == 10
+
+
+def test_the_gate_moves_as_the_direct_environment_does() -> None:
+    """A policy meets the same motion in both: every action in [-1, 1]^6 gives the same target."""
+    rng = np.random.default_rng(0)
+    rig = Rig().armed()
+    direct = MotionIntegrator(rig.gate._config.limits)
+    direct.reset(CENTRE)
+    scale = np.array([0.15] * 3 + [0.5] * 3)
+    for _ in range(40):
+        action = rng.uniform(-1, 1, 6) * scale
+        for _ in range(10):
+            measured = rig.measured
+            rig.tick(policy=action)
+            direct.advance(action, 0.01, measured)
+        np.testing.assert_allclose(rig.gate.target.to_vector(NOMINAL), direct.target_vector, atol=1e-4)
+    assert rig.gate.armed
 
 
 def test_limits_are_reported_once_and_counted() -> None:

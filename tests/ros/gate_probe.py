@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from typing import Any
 
@@ -19,8 +18,7 @@ from safe_policy_ros.spinner import Spinner, wait_for_server
 from std_srvs.srv import Trigger
 
 from safe_policy_core.geometry import Pose
-from safe_policy_core.scheduling import come_first
-from tests.ros.graph import wait_for
+from tests.ros.graph import Prompt, wait_for
 
 START_TIMEOUT = 60.0
 """[s] Python and ROS load slowly where two cores are shared."""
@@ -31,9 +29,7 @@ class GateProbe:
     """A node in the test's own process that listens to the gate, and plays the arm on request."""
 
     def __init__(self, domain: int) -> None:
-        # The test plays a prompt sender; what it tests must not depend on what else the machine does.
-        self._policy = os.sched_getscheduler(0), os.sched_getparam(0)
-        come_first()
+        self._prompt = Prompt()
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain)
         self.node = node = rclpy.create_node("gate_probe", context=self._context)
@@ -138,7 +134,7 @@ class GateProbe:
         self._spinner.close()
         self.node.destroy_node()
         rclpy.shutdown(context=self._context)
-        os.sched_setscheduler(0, *self._policy)
+        self._prompt.end()
 
 
 def _steady() -> Any:

@@ -38,7 +38,7 @@ HINT = "set it in the parameter file (robot_bringup/config/franka.yaml)"
 
 ARM_PARAMETERS: dict[str, Kind] = {
     "translational_stiffness": Number(10.0, 3000.0, "of the Cartesian impedance [N/m]"),
-    "rotational_stiffness": Number(1.0, 150.0, "of the Cartesian impedance [Nm/rad]"),
+    "rotational_stiffness": Number(1.0, 300.0, "of the Cartesian impedance [Nm/rad]"),
     "posture_stiffness": Number(0.0, 50.0, "null space: keeps the elbow where it is [Nm/rad]"),
     "posture_damping": Number(0.0, 50.0, "null space [Nms/rad]"),
     "max_error": Numbers(2, 0.001, 0.5, "displacement [m] and rotation [rad] at which the pull stops growing"),

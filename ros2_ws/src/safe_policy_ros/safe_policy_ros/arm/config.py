@@ -43,7 +43,7 @@ class ArmConfig:
 
     def __post_init__(self) -> None:
         if not self.address:
-            raise ConfigurationError("parameter address: expected the robot's address, got nothing; "
+            raise ConfigurationError("parameter robot_ip: expected the robot's address, got nothing; "
                                      "give robot_ip:=ADDRESS to the launch file")
         if abs(np.linalg.norm(self.tool_quaternion) - 1) > 1e-3:
             raise ConfigurationError(f"parameter tool_quaternion: expected unit length, got {self.tool_quaternion}")

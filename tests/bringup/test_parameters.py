@@ -1,0 +1,54 @@
+"""Parameter files against the sources they must agree with."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import yaml
+
+from robot_bringup.environment import ROOT
+from safe_policy_core.safety.gate_config import GateConfig
+from safe_policy_core.safety.motion import MotionLimits
+from sim.safe_reach import control, task
+
+CONFIG = ROOT / "robot_bringup" / "config"
+
+
+def parameters(name: str, node: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIG / name).read_text())[node]["ros__parameters"]
+
+
+def test_the_gate_keeps_the_limits_of_the_task() -> None:
+    config = GateConfig.from_mapping(parameters("safety_gate.yaml", "safety_gate"))
+    for field in fields(MotionLimits):
+        assert getattr(config.limits, field.name) == getattr(task.MOTION_LIMITS, field.name), field.name
+    assert config.frame == "fr3_link0"
+
+
+def test_watchdogs_are_those_of_the_architecture() -> None:
+    times = GateConfig.from_mapping(parameters("safety_gate.yaml", "safety_gate")).times
+    assert (times.command_timeout, times.state_timeout, times.teleop_hold) == (0.15, 0.1, 0.5)
+
+
+def test_the_arm_is_as_stiff_as_in_the_direct_environment() -> None:
+    arm = parameters("franka.yaml", "franka")
+    assert arm["translational_stiffness"] == control.TRANSLATIONAL_STIFFNESS
+    assert arm["rotational_stiffness"] == control.ROTATIONAL_STIFFNESS
+    assert arm["posture_stiffness"] == control.POSTURE_STIFFNESS
+    assert arm["posture_damping"] == control.POSTURE_DAMPING
+
+
+def test_the_pull_of_the_arm_is_bounded_above_the_lead() -> None:
+    """The gate's lead limit acts first; the arm's own bound is there should the gate fail."""
+    arm, limits = parameters("franka.yaml", "franka"), task.MOTION_LIMITS
+    assert limits.max_translation_lead <= arm["max_error"][0] <= 2 * limits.max_translation_lead
+    assert limits.max_rotation_lead <= arm["max_error"][1] <= 2 * limits.max_rotation_lead
+
+
+def test_the_arm_gives_up_a_silent_gate_before_the_gate_could_be_started_anew() -> None:
+    arm = parameters("franka.yaml", "franka")
+    assert arm["target_timeout"] == 0.1 < arm["release_time"] <= 1.0
+    # A target that is late by the whole timeout is still inside the step that the arm accepts.
+    assert task.MOTION_LIMITS.max_translation_speed * arm["target_timeout"] < arm["max_step"]
+    assert task.MOTION_LIMITS.max_rotation_speed * arm["target_timeout"] < arm["max_turn"]
