@@ -35,6 +35,8 @@ def test_the_arm_is_as_stiff_as_in_the_direct_environment() -> None:
     arm = parameters("franka.yaml", "franka")
     assert arm["translational_stiffness"] == control.TRANSLATIONAL_STIFFNESS
     assert arm["rotational_stiffness"] == control.ROTATIONAL_STIFFNESS
+    assert arm["translational_damping"] == control.TRANSLATIONAL_DAMPING
+    assert arm["rotational_damping"] == control.ROTATIONAL_DAMPING
     assert arm["posture_stiffness"] == control.POSTURE_STIFFNESS
     assert arm["posture_damping"] == control.POSTURE_DAMPING
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -33,12 +34,16 @@ NAME = "franka"
 STATE_PERIOD = 0.01
 FOLLOW_PERIOD = 0.02
 """[s] The follower looks at least this often whether targets have ceased."""
+SAY_AGAIN = 1.0
+"""[s]."""
 TARGET_TOPIC = "/franka/target_pose"
 HINT = "set it in the parameter file (robot_bringup/config/franka.yaml)"
 
 ARM_PARAMETERS: dict[str, Kind] = {
     "translational_stiffness": Number(10.0, 3000.0, "of the Cartesian impedance [N/m]"),
     "rotational_stiffness": Number(1.0, 300.0, "of the Cartesian impedance [Nm/rad]"),
+    "translational_damping": Number(1.0, 300.0, "of the Cartesian impedance [Ns/m]"),
+    "rotational_damping": Number(0.1, 60.0, "of the Cartesian impedance [Nms/rad]"),
     "posture_stiffness": Number(0.0, 50.0, "null space: keeps the elbow where it is [Nm/rad]"),
     "posture_damping": Number(0.0, 50.0, "null space [Nms/rad]"),
     "max_error": Numbers(2, 0.001, 0.5, "displacement [m] and rotation [rad] at which the pull stops growing"),
@@ -83,6 +88,7 @@ class FrankaNode(Node):
         self._state: ArmState | None = None
         self._advanced_at = self._next_read = time.monotonic()
         self._shown_fault = ""
+        self._said: dict[str, float] = {}
         self._failure: UserError | None = None
         self._closing = False
         self._poses = self.create_publisher(PoseStamped, "/franka/current_pose", qos.SENSOR)
@@ -171,9 +177,13 @@ class FrankaNode(Node):
             if target is not None:
                 self._follower.put(*target)
             line = self._follower.update(state.pose if state is not None and fresh else None, fault, now)
-        if line:
-            self.get_logger().warning(line, throttle_duration_sec=1.0) if line != "tracking" else (
-                self.get_logger().info(line))
+        kind = line.partition(":")[0]
+        if line and now - self._said.get(kind, -np.inf) > SAY_AGAIN:  # a refusal may come a hundred times a second
+            self._said[kind] = now
+            if line == "tracking":
+                self.get_logger().info(line)
+            else:
+                self.get_logger().warning(line)
 
     def _on_recover(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._arm_lock:

@@ -16,7 +16,8 @@ JOINT_NAMES = tuple(f"fr3_joint{number}" for number in range(1, JOINTS + 1))
 class ArmConfig:
     """address: of the robot's control unit. realtime: whether to insist on a real-time kernel.
 
-    translational_stiffness [N/m], rotational_stiffness [Nm/rad] of the Cartesian impedance, critically damped.
+    translational_stiffness [N/m], rotational_stiffness [Nm/rad], translational_damping [Ns/m] and
+    rotational_damping [Nms/rad] of the Cartesian impedance.
     posture_stiffness [Nm/rad], posture_damping [Nms/rad]: null space, keeps the elbow where it is.
     max_error (2,): displacement [m] and rotation [rad] at which the pulling force stops growing.
     tool_translation (3,) [m], tool_quaternion (4,): the tool in the end effector frame that Desk has set.
@@ -29,6 +30,8 @@ class ArmConfig:
     realtime: bool
     translational_stiffness: float
     rotational_stiffness: float
+    translational_damping: float
+    rotational_damping: float
     posture_stiffness: float
     posture_damping: float
     max_error: tuple[float, float]

@@ -64,6 +64,7 @@ class FrankyArm:
             self._tracker = CartesianImpedanceTracker(
                 self._robot, translational_stiffness=config.translational_stiffness,
                 rotational_stiffness=config.rotational_stiffness,
+                damping=np.repeat([config.translational_damping, config.rotational_damping], 3),
                 translational_error_clip=np.full(3, config.max_error[0]),
                 rotational_error_clip=np.full(3, config.max_error[1]),
                 posture_task=PostureTask(self._robot.state.q, config.posture_stiffness, config.posture_damping))
