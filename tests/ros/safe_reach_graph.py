@@ -1,0 +1,54 @@
+"""The whole simulated graph as real processes: FCI server, arm, gate, scene, camera, and what a test adds."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.ros.graph import CONFIG, Graph, Process, ros_graph, wait_for
+
+READY_TIMEOUT = 60.0
+"""[s] Python, torch and MuJoCo load slowly where two cores are shared."""
+
+
+class SafeReachGraph:
+    """processes by node name; each can be stopped or killed by a test."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.nodes: dict[str, Process] = {}
+        server = graph.python("server", "-m", "sim.safe_reach.server", "--link", "0")
+        said = wait_for(lambda: re.search(r"arm at (\S+), scene link at (\S+)", server.output), READY_TIMEOUT,
+                        "the FCI server")
+        self.robot, self.scene = said.groups()
+        self.nodes["server"] = server
+
+    def start_world(self) -> None:
+        """Everything between the policy's channel and the scene."""
+        self.nodes["franka"] = self.graph.node("franka_node", parameters=CONFIG / "franka.yaml", robot_ip=self.robot,
+                                                realtime="ignore")
+        self.nodes["safety_gate"] = self.graph.node("safety_gate_node", parameters=CONFIG / "safety_gate.yaml",
+                                                    autostart=True)
+        self.nodes["scene"] = self.graph.node("scene_node", address=self.scene)
+        self.start_camera()
+
+    def start_camera(self) -> None:
+        self.nodes["camera"] = self.graph.node("camera_node", camera="simulated", address=self.scene)
+
+    def start_episodes(self) -> None:
+        """What runs and records episodes, with the scripted operator."""
+        self.nodes["teleop"] = self.graph.node("teleop_node", device="scripted")
+        self.nodes["recorder"] = self.graph.node("recorder_node", directory=self.graph.directory / "recordings")
+        self.nodes["policy"] = self.graph.node("policy_node")
+
+    def logs(self) -> str:
+        """The end of every process's output, for a failed test."""
+        return "\n".join(f"--- {name}\n{process.output[-1500:]}" for name, process in self.nodes.items())
+
+
+@contextlib.contextmanager
+def safe_reach_graph(directory: Path) -> Iterator[SafeReachGraph]:
+    with ros_graph(directory) as graph:
+        yield SafeReachGraph(graph)
