@@ -162,7 +162,7 @@ def test_the_simulated_scene_is_shown_fresh(tmp_path):
 
 
 @pytest.mark.parametrize(("parameters", "expected"), [
-    ({"camera": "realsense"}, "No device connected; plug it into a USB 3 port"),
+    ({"camera": "realsense"}, "not connected (found: none); plug it into a USB 3 port"),
     ({"camera": "realsense", "file": "/nowhere.db3"}, "/nowhere.db3: no such file"),
     ({"camera": "webcam"}, "expected one of simulated, realsense, ros_topic"),
     ({"camera": "ros_topic"}, "parameter topic: missing"),

@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import rclpy.clock
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
@@ -163,6 +164,8 @@ class RecorderNode(Node):
         self._poll()
         self._finish("the recorder was stopped")
         self._worker.shutdown(wait=True)
+        # The receipt dies with its writer unless the readers have it.
+        self._saved.wait_for_all_acked(Duration(seconds=0.5))
 
 
 def _message_type(name: str) -> type:

@@ -37,6 +37,8 @@ class RealSenseCamera(Camera):
         if config.file and not Path(config.file).is_file():
             raise DeviceUnavailableError(f"{self._what}: no such file; give a .db3 recorded with rs.recorder or the "
                                          "RealSense Viewer")
+        if not config.file:
+            self._check_connected(config.serial)
         self._pipeline = rs.pipeline()
         try:
             self._profile = self._pipeline.start(self._settings())
@@ -49,6 +51,13 @@ class RealSenseCamera(Camera):
         self._calibration = self._read_calibration()
         self._last = time.monotonic()
         self._open = True
+
+    def _check_connected(self, serial: str) -> None:
+        """The pipeline would wait a quarter of a minute for a device to appear."""
+        connected = [device.get_info(rs.camera_info.serial_number) for device in rs.context().query_devices()]
+        if not connected or (serial and serial not in connected):
+            raise DeviceUnavailableError(f"{self._what}: not connected (found: {', '.join(connected) or 'none'}); "
+                                         "plug it into a USB 3 port, or check the parameter serial")
 
     def _settings(self) -> rs.config:
         config, settings = self._config, rs.config()
