@@ -13,7 +13,7 @@ from typing import Any
 from safe_policy_core.errors import UserError
 
 COMMANDS = {
-    "collect": ("sim.commands:Collect", "record episodes: scripted demonstrations in the simulator, or over the ROS graph"),
+    "collect": ("sim.commands:Collect", "record episodes: demonstrations in the simulator, or over the ROS graph"),
     "convert": ("data_collection.commands:Convert", "make training files (HDF5) from raw logs (MCAP)"),
     "pretrain": ("safe_policy_core.commands:Pretrain", "train a method offline on recorded episodes"),
     "finetune": ("safe_policy_core.commands:Finetune", "go on training online, in the simulator or on the arm"),
@@ -59,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _fail(f"{words[0]} needs the package {error.name}, which is not installed here; run `make setup`", as_json, 2)
     except KeyboardInterrupt:
         _fail("interrupted", as_json, 130)
+    except SystemExit as leaving:
+        # tyro has said on stderr which argument is wrong; a program that reads the JSON must learn of it too.
+        if as_json and leaving.code:
+            message = f"{words[0]}: wrong arguments, see `safe-policy {words[0]} --help`"
+            print(json.dumps({"error": message}), flush=True)
+        raise
     if as_json:
         print(json.dumps(result), flush=True)
     else:

@@ -189,11 +189,16 @@ class Finetune:
         """Fine-tunes. Returns one row an episode, sums, and the new checkpoint."""
         require_positive(episodes=self.episodes, batch=self.batch, length=self.length,
                          online_weight=self.online_weight)
+        if self.arm and self.env != "ros":
+            raise ConfigurationError("arm: only the ROS graph has a gate to arm; add --env ros or leave --arm out")
         if self.updates < 0:
             raise ConfigurationError(f"updates: expected 0 or more, got {self.updates}")
         source = find_checkpoint(self.checkpoint)
         if self.out.resolve() in (source.resolve(), source.resolve().parent):
             raise ConfigurationError(f"out: {self.out} is the checkpoint to start from; name another folder")
+        if (self.out / RUN_FOLDER).exists():
+            raise ConfigurationError(f"out: {self.out / RUN_FOLDER} exists; to go on from it make it the checkpoint, "
+                                     "add its episodes to --data and name another folder")
         result = self._over_ros(source) if self.env == "ros" else self._direct(source)
         return {"task": self.task, "env": self.env, "from": str(self.checkpoint), "out": str(self.out), **result}
 

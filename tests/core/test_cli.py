@@ -1,10 +1,11 @@
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from safe_policy_core.cli import COMMANDS
+from safe_policy_core.cli import COMMANDS, PROCESS_ENVIRONMENT
 
 
 def safe_policy(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -43,3 +44,20 @@ def test_bad_input_ends_with_one_line_that_names_it(arguments: list[str], names:
     assert last.startswith("safe-policy: ")
     assert names in last
     assert names in json.loads(run.stdout.strip().splitlines()[-1])["error"]
+
+
+def test_wrong_arguments_are_json_too() -> None:
+    run = safe_policy("evaluate", "somewhere", "--epsiodes", "3", "--json")
+    assert run.returncode == 2
+    assert "epsiodes" in run.stderr
+    assert "wrong arguments" in json.loads(run.stdout.strip().splitlines()[-1])["error"]
+
+
+def test_the_process_restarts_itself_once_with_the_allocator_pinned() -> None:
+    """glibc reads the variables only at the start of a process."""
+    code = ("import os, sys; sys.argv = ['safe-policy', '--help']; from safe_policy_core import cli; "
+            "seen = []; cli.os.execve = lambda path, words, environment: (seen.append(environment), sys.exit(7)); "
+            "cli._restart_with(cli.PROCESS_ENVIRONMENT)")
+    bare = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    assert subprocess.run([sys.executable, "-c", code], env=bare, timeout=60).returncode == 7
+    assert subprocess.run([sys.executable, "-c", code], env=bare | PROCESS_ENVIRONMENT, timeout=60).returncode == 0
