@@ -37,8 +37,8 @@ STATE_TOPIC = "/franka/current_pose"
 TARGET_TOPIC = "/franka/target_pose"
 STATUS_TICKS, GRAPH_TICKS, REPORT_TICKS = 2, 10, 100
 """Ticks between two messages of status, looks at who publishes, and diagnostics."""
-CALLBACKS_TIMEOUT = 2.0
-"""[s] A thread of callbacks that is silent for so long is dead, and the gate with it."""
+CALLBACKS_TIMEOUT = 10.0
+"""[s] A thread of callbacks that is silent for so long is dead, and the gate with it (already in FAULT by then)."""
 HINT = "limits have no defaults, set them in the parameter file (robot_bringup/config/safety_gate.yaml)"
 
 PARAMETERS: dict[str, Kind] = {
