@@ -18,6 +18,10 @@ from rclpy.signals import SignalHandlerOptions
 from safe_policy_core.errors import UserError
 
 
+PACKAGES = ("data_collection", "safe_policy_core", "safe_policy_ros", "sim")
+"""Whose log lines are the user's business; of other libraries only warnings are."""
+
+
 class ProcessNode(Protocol):
     """A node with something to do before its process ends."""
 
@@ -34,7 +38,9 @@ def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bo
     with one line. work: called again and again in this thread, for a node whose job blocks; it
     returns False when the job is done, and callbacks then run in a thread of their own.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=f"[%(levelname)s] [{name}] %(message)s")
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"[%(levelname)s] [{name}] %(message)s")
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)
     stopping = threading.Event()
     starting = True
 
