@@ -17,7 +17,6 @@ from rclpy.signals import SignalHandlerOptions
 
 from safe_policy_core.errors import UserError
 
-
 PACKAGES = ("data_collection", "safe_policy_core", "safe_policy_ros", "sim")
 """Whose log lines are the user's business; of other libraries only warnings are."""
 
