@@ -18,7 +18,7 @@ from rclpy.context import Context
 from rclpy.parameter import Parameter
 from safe_policy_interfaces.action import FineTune, RunEpisode
 from safe_policy_interfaces.msg import GateStatus
-from safe_policy_interfaces.srv import LoadPolicy
+from safe_policy_interfaces.srv import LoadPolicy, ResetScene
 from std_srvs.srv import Trigger
 
 from safe_policy_core.errors import RobotUnavailableError, UserError
@@ -31,6 +31,8 @@ STATES = {GateStatus.DISARMED: "DISARMED", GateStatus.ACTIVE: "ACTIVE", GateStat
 EPISODE_TIMEOUT = 900.0
 """[s] For the whole of an episode: the operator of a real arm may take minutes to arrange the table."""
 LEARN_TIMEOUT = 3600.0
+ARM_SETTLES = 0.5
+"""[s] After which a gate that is going to fault at once has done so."""
 
 
 class GraphError(UserError):
@@ -50,6 +52,7 @@ class GraphClient:
         self._status: GateStatus | None = None
         self._node.create_subscription(GateStatus, STATUS_TOPIC, self._on_status, qos.STATUS)
         self._arm = self._node.create_client(Trigger, "/safety_gate/arm")
+        self._scene = self._node.create_client(ResetScene, "/scene/reset")
         self._load = self._node.create_client(LoadPolicy, "/policy/load")
         self._tuner_parameters = self._node.create_client(SetParameters, "/fine_tuner/set_parameters")
         self._run = ActionClient(self._node, RunEpisode, "/policy/run_episode")
@@ -94,11 +97,28 @@ class GraphClient:
         return {"action /fine_tuner/learn (fine_tuner_node)": self._learn.server_is_ready,
                 "service /fine_tuner/set_parameters (fine_tuner_node)": self._tuner_parameters.service_is_ready}
 
-    def arm(self, timeout: float = 10.0) -> None:
-        """Arms the safety gate: from now on commands move the arm. Raises `GraphError` when it refuses."""
-        answer = self._spinner.wait(self._arm.call_async(Trigger.Request()), timeout, "service /safety_gate/arm")
-        if not answer.success:
-            raise GraphError(f"/safety_gate/arm refused: {answer.message}")
+    @property
+    def simulated(self) -> bool:
+        """Whether the scene is a simulated one, which can be arranged by a service."""
+        return self._scene.service_is_ready()
+
+    def arm(self, timeout: float = 20.0) -> None:
+        """Arms the safety gate: from now on commands move the arm.
+
+        Tries until `timeout` [s]: a graph that has just started may not know the arm's pose yet, and the
+        first moment of tracking may be too slow for it. Raises `GraphError` with the gate's own reason.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            answer = self._spinner.wait(self._arm.call_async(Trigger.Request()), timeout, "service /safety_gate/arm")
+            if answer.success:
+                time.sleep(ARM_SETTLES)
+                if self.gate()["state"] in ("HOLD", "ACTIVE"):
+                    return
+            if time.monotonic() > deadline:
+                reason = self.gate()["reason"] or answer.message
+                raise GraphError(f"/safety_gate/arm: the gate does not stay armed: {reason}")
+            time.sleep(0.2)
 
     def gate(self) -> dict[str, Any]:
         """The gate's state, counters and reason, as it last said them."""

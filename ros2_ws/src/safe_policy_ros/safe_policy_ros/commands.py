@@ -10,13 +10,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from safe_policy_ros.client import GraphClient, GraphError
+from safe_policy_ros.client import GraphClient
+from safe_policy_ros.session import Session
 
 Step = dict[str, Any]
+WAIT = 120.0
+"""[s] For the graph's nodes: they may just have been started, and load slowly where cores are few."""
 
 
 def collect_over_ros(task: str, episodes: int, out: Path | str, seed: int = 0, operator: str = "scripted",
-                     arm: bool = False, wait: float = 60.0) -> dict[str, Any]:
+                     arm: bool = False, wait: float = WAIT) -> dict[str, Any]:
     """Teleoperated episodes, recorded into `out`. `operator` drives the gate's teleoperation channel.
 
     Returns files, episodes (one row each), success and violation counts, and the gate's counters.
@@ -26,19 +29,17 @@ def collect_over_ros(task: str, episodes: int, out: Path | str, seed: int = 0, o
     out = Path(out)
     with GraphClient() as client:
         client.wait_ready(wait)
-        if arm:
-            client.arm()
-        rows = []
+        session, rows = Session(client, arm), []
         for index in tqdm(range(episodes), desc="teleoperate", unit="episode", disable=None):
-            row = _run(client, task, seed + index, "teleop", out, operator)
+            row = session.episode(task, seed + index, "teleop", out, operator)
             rows.append(row)
             _log(out / "episodes.jsonl", row)
-        return {"task": task, **_totals(rows), "gate": client.gate()}
+        return {"task": task, **_totals(rows), "faults": session.faults, "gate": client.gate()}
 
 
 def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path | str, out: Path | str, seed: int = 0,
-                      operator: str = "", data: Sequence[Path | str] = (), cost_budget: float | None = None,
-                      arm: bool = False, wait: float = 60.0) -> dict[str, Any]:
+                      operator: str = "policy", data: Sequence[Path | str] = (), cost_budget: float | None = None,
+                      arm: bool = False, wait: float = WAIT) -> dict[str, Any]:
     """Fine-tunes the policy in `checkpoint` on the arm, episode by episode.
 
     Each episode: the newest weights act, the recorder writes HDF5, the fine-tuner adds it and takes
@@ -51,14 +52,13 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
     spent, rows, stopped = 0.0, [], ""
     with GraphClient() as client:
         client.wait_ready(wait, learning=True)
-        if arm:
-            client.arm()
         client.configure_tuner({"checkpoint": _absolute(checkpoint), "data": [_absolute(path) for path in data],
                                 "out": _absolute(out), "seed": seed})
         newest = _absolute(checkpoint)
         sha256 = client.load(newest)
+        session = Session(client, arm)
         for index in tqdm(range(episodes), desc="fine-tune", unit="episode", disable=None):
-            row = _run(client, task, seed + index, "policy", out / "episodes", operator)
+            row = session.episode(task, seed + index, "policy", out / "episodes", operator)
             spent += row["episode_cost"]
             began = time.monotonic()
             with tqdm(total=updates, desc="learn", unit="update", leave=False, disable=None) as bar:
@@ -74,24 +74,7 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
                            "episodes")
                 break
         return {"task": task, **_totals(rows), "updates": len(rows) * updates, "checkpoint": newest,
-                "sha256": sha256, "stopped": stopped, "gate": client.gate()}
-
-
-def _run(client: GraphClient, task: str, seed: int, source: str, directory: Path, operator: str) -> Step:
-    """One recorded episode as a row. Raises `GraphError` when its recording is missing."""
-    steps: list[Step] = []
-    with tqdm(total=80, desc=f"episode {seed}", unit="step", leave=False, disable=None) as bar:
-        def hear(step: Step) -> None:
-            steps.append(step)
-            bar.update()
-
-        result = client.run_episode(task, seed, source, directory, operator, on_step=hear)
-    if not result["path"]:
-        raise GraphError(f"episode of seed {seed} was not recorded: {result['message']}")
-    chosen = [step["chosen_policy"] for step in steps]
-    # The share of the new policy means something only where two policies take turns.
-    share = chosen.count("online") / len(chosen) if {"online", "offline"} & set(chosen) else None
-    return {"task": task, "seed": seed, **result, "online_share": share}
+                "sha256": sha256, "stopped": stopped, "faults": session.faults, "gate": client.gate()}
 
 
 def _advance(bar: Any) -> Callable[[Step], None]:
@@ -106,8 +89,7 @@ def _totals(rows: list[Step]) -> dict[str, Any]:
     return {"files": [row["path"] for row in rows], "episodes": rows, "count": len(rows),
             "successes": sum(row["success"] for row in rows), "violations": sum(row["violation"] for row in rows),
             "steps": steps, "total_cost": cost, "cost_regret": cost / max(1, steps),  # FOSP D.2
-            "reward": sum(row["episode_return"] for row in rows) / max(1, len(rows)),
-            "faults": [row["message"] for row in rows if row["message"]]}
+            "reward": sum(row["episode_return"] for row in rows) / max(1, len(rows))}
 
 
 def _absolute(path: Path | str) -> str:

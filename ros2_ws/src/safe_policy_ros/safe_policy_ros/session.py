@@ -1,0 +1,78 @@
+"""Episodes one after the other through a running graph, and what to do when one of them fails."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from safe_policy_core.errors import RobotUnavailableError
+from safe_policy_ros.client import GraphClient, GraphError
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3
+"""How often an episode that did not come about is tried on a simulated arm."""
+PAUSE = 1.0
+"""[s] Between two attempts."""
+
+
+class Session:
+    """Runs episodes. `arm` is the operator's word that the safety gate may be armed.
+
+    On a simulated arm that word holds for the whole session: after a fault the gate is armed again
+    between episodes, and an episode that could not run or left no recording is tried again. On a real arm
+    a fault ends the session, because a person has to look at the arm first. An episode that did run is
+    never repeated, whatever became of it: its steps and costs count.
+    """
+
+    def __init__(self, client: GraphClient, arm: bool) -> None:
+        self._client, self._may_arm = client, arm
+        self._simulated = client.simulated
+        self.faults: list[str] = []
+        if arm:
+            client.arm()
+
+    def episode(self, task: str, seed: int, source: str, directory: Path, operator: str) -> dict[str, Any]:
+        """One recorded episode as a row. Raises `GraphError` or `RobotUnavailableError` when there is none."""
+        attempts = ATTEMPTS if self._simulated and self._may_arm else 1
+        while True:
+            attempts -= 1
+            try:
+                self._rearm()
+                row = self._run(task, seed, source, directory, operator)
+            except (GraphError, RobotUnavailableError) as error:
+                self.faults.append(str(error))
+                if not attempts:
+                    raise
+                log.warning("episode %d did not come about (%s); %d more attempts", seed, error, attempts)
+                time.sleep(PAUSE)
+                continue
+            if row["message"]:
+                self.faults.append(row["message"])
+            return row
+
+    def _rearm(self) -> None:
+        gate = self._client.gate()
+        if self._may_arm and self._simulated and gate["state"] in ("DISARMED", "FAULT"):
+            log.warning("the safety gate is in %s (%s); the simulated arm is armed again", gate["state"],
+                        gate["reason"] or "no reason")
+            self._client.arm()
+
+    def _run(self, task: str, seed: int, source: str, directory: Path, operator: str) -> dict[str, Any]:
+        steps: list[dict[str, Any]] = []
+        with tqdm(total=80, desc=f"episode {seed}", unit="step", leave=False, disable=None) as bar:
+            def hear(step: dict[str, Any]) -> None:
+                steps.append(step)
+                bar.update()
+
+            result = self._client.run_episode(task, seed, source, directory, operator, on_step=hear)
+        if not result["path"]:
+            raise GraphError(f"episode of seed {seed} was not recorded: {result['message']}")
+        chosen = [step["chosen_policy"] for step in steps]
+        # The share of the new policy means something only where two policies take turns.
+        share = chosen.count("online") / len(chosen) if {"online", "offline"} & set(chosen) else None
+        return {"task": task, "seed": seed, **result, "online_share": share}
