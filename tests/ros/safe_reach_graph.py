@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.ros.graph import CONFIG, Graph, Process, ros_graph, wait_for
 
-READY_TIMEOUT = 60.0
+READY_TIMEOUT = 120.0
 """[s] Python, torch and MuJoCo load slowly where two cores are shared."""
 
 
