@@ -119,6 +119,9 @@ class SafetyGate:
                       self._last_stamps.get(source))
         if not why:
             self._last_stamps[source] = command.stamp
+            # The watchdog first: a command that comes after a silence must not hide it.
+            if self.armed and self._arbiter.select(now)[2]:
+                self._fault("stale_command", now)
             if np.any(command.twist):
                 self._moving_at, self._moving_source = now, source
             why = "" if self.armed else "not_armed"

@@ -237,6 +237,15 @@ def test_silence_while_moving_is_a_latched_fault_after_150_ms(source: str) -> No
     assert rig.gate.counts["fault.stale_command"] == 1
 
 
+def test_silence_is_a_fault_even_when_the_next_command_comes_before_the_next_tick() -> None:
+    rig = Rig().armed()
+    rig.tick(10, policy=RIGHT)
+    rig.now += 0.16
+    rig.gate._monitor._received = rig.now  # the arm was heard of meanwhile; only the sender was silent
+    assert rig.send(RIGHT) == "not_armed"
+    assert rig.gate.reason == "stale_command"
+
+
 def test_zero_then_silence_holds() -> None:
     rig = Rig().armed()
     rig.tick(10, policy=RIGHT)

@@ -1,8 +1,9 @@
 """The safety gate as a process: the only publisher to the arm.
 
 A thin shell around `safe_policy_core.safety.gate`. The main thread ticks at 100 Hz on the steady
-clock; callbacks run in a thread of their own, and one lock keeps them apart. Torch is not
-imported here: nothing in this process may take longer than a tick.
+clock; each tick first hands over what has arrived, in order and with its time of receipt. Services
+run in a thread of their own, and one lock keeps them apart. Torch is not imported here: nothing in
+this process may take longer than a tick.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
@@ -26,6 +28,7 @@ from safe_policy_core.safety.motion import GATE_PERIOD
 from safe_policy_core.scheduling import come_first
 from safe_policy_ros import qos
 from safe_policy_ros.gate_report import TickRecord, diagnostics, status_message
+from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
 from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_from_msg
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
@@ -35,6 +38,8 @@ NAME = "safety_gate"
 COMMAND_TOPICS = {TELEOP: "/teleop/delta_twist_cmds", POLICY: "/policy/delta_twist_cmds"}
 STATE_TOPIC = "/franka/current_pose"
 TARGET_TOPIC = "/franka/target_pose"
+DEPTH = 20
+"""Messages of a channel that may wait for a tick: a bad one must not be overwritten by the good one after it."""
 STATUS_TICKS, GRAPH_TICKS, REPORT_TICKS = 2, 10, 100
 """Ticks between two messages of status, looks at who publishes, and diagnostics."""
 CALLBACKS_TIMEOUT = 10.0
@@ -93,12 +98,13 @@ class SafetyGateNode(LifecycleNode):
         self._targets = self.create_publisher(PoseStamped, TARGET_TOPIC, qos.COMMAND)
         self._statuses = self.create_publisher(GateStatus, "/safety_gate/status", qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
-        self._entities = [
-            self.create_subscription(PoseStamped, STATE_TOPIC, self._on_pose, qos.SENSOR),
-            *(self.create_subscription(TwistStamped, topic, lambda m, s=source: self._on_command(s, m), qos.COMMAND)
-              for source, topic in COMMAND_TOPICS.items())]
+        group = TakenByHand()
+        self._inputs = {"": subscribe(self, PoseStamped, STATE_TOPIC, qos.SENSOR, group, DEPTH)} | {
+            source: subscribe(self, TwistStamped, topic, qos.COMMAND, group, DEPTH)
+            for source, topic in COMMAND_TOPICS.items()}
+        self._receive_clock = ReceiveClock()
         self._own_services = [self.create_service(Trigger, "/safety_gate/arm", self._on_arm),
-                          self.create_service(Trigger, "/safety_gate/stop", self._on_stop)]
+                              self.create_service(Trigger, "/safety_gate/stop", self._on_stop)]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -118,38 +124,20 @@ class SafetyGateNode(LifecycleNode):
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        with self._lock:
+            self._gate = None
         for publisher in (self._targets, self._statuses, self._diagnostics):
             self.destroy_publisher(publisher)
-        for subscription in self._entities:
+        for subscription in self._inputs.values():
             self.destroy_subscription(subscription)
         for service in self._own_services:
             self.destroy_service(service)
-        with self._lock:
-            self._gate = None
         return super().on_cleanup(state)
 
-    # Callbacks: receive time is taken first
+    # Services
 
     def _on_heartbeat(self) -> None:
         self._callbacks_alive = time.monotonic()
-
-    def _on_pose(self, message: PoseStamped) -> None:
-        now = time.monotonic()
-        try:
-            pose = pose_from_msg(message.pose)
-        except ValueError:
-            pose = None
-        with self._lock:
-            if self._gate is not None and self._active:
-                self._gate.measurement(pose, message.header.frame_id, stamp_to_ns(message.header.stamp) * 1e-9, now)
-
-    def _on_command(self, source: str, message: TwistStamped) -> None:
-        now = time.monotonic()
-        command = Command(twist_from_msg(message.twist), message.header.frame_id,
-                          stamp_to_ns(message.header.stamp) * 1e-9)
-        with self._lock:
-            if self._gate is not None and self._active:
-                self._gate.command(source, command, now, self._clock_seconds())
 
     def _on_arm(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         now = time.monotonic()
@@ -183,9 +171,15 @@ class SafetyGateNode(LifecycleNode):
             raise RobotUnavailableError(f"{NAME}: no callback ran for {now - self._callbacks_alive:.1f} s")
         with self._lock:
             gate = self._gate
-            if gate is None or not self._active:
+            if gate is None:
+                return True
+            arrived = self._arrived()
+            if not self._active:
                 return True
             self._ticks += 1
+            for received, source, message in arrived:
+                self._hand_over(gate, source, message, received)
+            now = time.monotonic()
             if self._ticks % GRAPH_TICKS == 0:
                 self._count_publishers(gate, now)
             decision = gate.tick(now)
@@ -194,6 +188,25 @@ class SafetyGateNode(LifecycleNode):
             self._record.add(late)
             self._speak(gate, decision)
         return True
+
+    def _arrived(self) -> list[tuple[float, str, Any]]:
+        """(time of receipt, source or "" for the arm's pose, message) of everything that waits, oldest first."""
+        now, system_ns = look()
+        arrived = [(self._receive_clock.received(info["received_timestamp"], now, system_ns), source, message)
+                   for source, subscription in self._inputs.items() for message, info in take(subscription)]
+        self._receive_clock.looked(now)
+        return sorted(arrived, key=lambda entry: entry[0])
+
+    def _hand_over(self, gate: SafetyGate, source: str, message: Any, received: float) -> None:
+        frame, stamp = message.header.frame_id, stamp_to_ns(message.header.stamp) * 1e-9
+        if source:
+            gate.command(source, Command(twist_from_msg(message.twist), frame, stamp), received, self._clock_seconds())
+            return
+        try:
+            pose = pose_from_msg(message.pose)
+        except ValueError:
+            pose = None
+        gate.measurement(pose, frame, stamp, received)
 
     def _speak(self, gate: SafetyGate, decision: Decision) -> None:
         saying = (int(decision.state), decision.reason, gate.epoch)
