@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from safe_policy_core.errors import ConfigurationError, RobotUnavailableError, UserError
 from safe_policy_core.geometry import Pose
-from safe_policy_core.scheduling import come_first
+from safe_policy_core.scheduling import REALTIME_PRIORITY
 from safe_policy_ros import qos
 from safe_policy_ros.arm.backend import ArmBackend, ArmState
 from safe_policy_ros.arm.config import JOINT_NAMES, ArmConfig
@@ -213,9 +213,13 @@ def make_arm(backend: str, address: str, realtime: bool, values: dict[str, objec
     raise ConfigurationError(f"parameter backend: expected franky or fake, got {backend!r}")
 
 
+def _work(node: Node) -> bool:
+    assert isinstance(node, FrankaNode)
+    return node.work()
+
+
 def main() -> None:
-    come_first()
-    sys.exit(run_node(FrankaNode, NAME, FrankaNode.work))
+    sys.exit(run_node(FrankaNode, NAME, FrankaNode.work, priority=REALTIME_PRIORITY))
 
 
 if __name__ == "__main__":

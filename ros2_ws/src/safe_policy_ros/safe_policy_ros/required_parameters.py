@@ -68,7 +68,7 @@ def _declare(node: Node, name: str, kind: Kind) -> Any:
     wrong = ConfigurationError(f"{node.get_name()}: parameter {name}: expected {expected} ({kind.description}), got "
                                f"{override.value if override is not None else 'nothing'}")
     try:
-        value = node.declare_parameter(name, parameter_type, descriptor).value
+        value: Any = node.declare_parameter(name, parameter_type, descriptor).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         raise wrong from error
     if value is None or isinstance(kind, Text):

@@ -17,6 +17,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.node import Node
 from safe_policy_interfaces.msg import GateStatus
 from std_srvs.srv import Trigger
 
@@ -25,7 +26,7 @@ from safe_policy_core.safety.commands import POLICY, TELEOP, Command
 from safe_policy_core.safety.gate import Decision, SafetyGate
 from safe_policy_core.safety.gate_config import GateConfig
 from safe_policy_core.safety.motion import GATE_PERIOD
-from safe_policy_core.scheduling import come_first
+from safe_policy_core.scheduling import REALTIME_PRIORITY
 from safe_policy_ros import qos
 from safe_policy_ros.gate_report import TickRecord, diagnostics, status_message
 from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
@@ -241,9 +242,13 @@ class SafetyGateNode(LifecycleNode):
             self.work()
 
 
+def _work(node: Node) -> bool:
+    assert isinstance(node, SafetyGateNode)
+    return node.work()
+
+
 def main() -> None:
-    come_first()
-    sys.exit(run_node(SafetyGateNode, NAME, SafetyGateNode.work))
+    sys.exit(run_node(SafetyGateNode, NAME, SafetyGateNode.work, priority=REALTIME_PRIORITY))
 
 
 if __name__ == "__main__":
