@@ -17,23 +17,32 @@ NICENESS = -10
 
 
 def come_first(priority: int = REALTIME_PRIORITY) -> None:
-    """Gives this thread, and those it starts, precedence over training and rendering, as far as it is permitted.
+    """Gives this process's threads, and those they start, precedence over training and rendering, where permitted.
 
     Both need root, or an `rtprio` or `nice` line in /etc/security/limits.conf, which libfranka needs on a
-    real arm anyway. Call it before ROS starts: new threads and processes inherit it. Linux keeps
-    a twentieth of each core free of real-time processes, so that even a runaway one can be stopped.
+    real arm anyway. Call it when everything is loaded: Linux keeps a twentieth of each core free of
+    real-time processes, in pieces of 50 ms, and a start-up that computes for a second would make the safety
+    gate wait for such a piece.
     """
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        _schedule(os.SCHED_FIFO, priority)
+
+
+def step_back() -> None:
+    """This process's threads wait their turn again, as before `come_first`."""
+    _schedule(os.SCHED_OTHER, 0)
+
+
+def _schedule(scheduler: int, priority: int) -> None:
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setscheduler(int(thread), scheduler, os.sched_param(priority))
 
 
 @contextlib.contextmanager
 def ordinary() -> Iterator[None]:
-    """For long work inside a process that comes first, such as loading weights: this thread waits its turn.
-
-    A real-time thread that computes for a second takes the twentieth that is kept free from the safety gate too.
-    """
+    """For long work inside a process that comes first, such as loading weights: this thread waits its turn."""
     scheduler, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
     if scheduler == os.SCHED_OTHER:
         yield

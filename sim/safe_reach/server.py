@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
-import os
 import signal
 import sys
 import time
@@ -37,8 +36,6 @@ MAX_DELAY = 0.05
 """A loop later than this [s] gives up the lost time instead of running faster than real time to catch up."""
 REPORT_EVERY = 10_000
 """Physics steps between two reports of lost time."""
-PRIORITY = 1
-"""Lowest of the real-time priorities: above every ordinary process."""
 
 
 class SafeReachServer:
@@ -143,14 +140,6 @@ def checked_layout(data: dict[str, Any]) -> task.Layout:
     return layout
 
 
-def _raise_priority() -> None:
-    """Real-time scheduling as libfranka's own loop asks for, where permitted."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
-    except OSError:
-        log.info("real-time priority is not permitted here; the 1 kHz loop shares its core like any process")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fci", default=None, help="address for libfranka (default: the first free from 127.0.0.1)")
@@ -159,11 +148,10 @@ def main() -> int:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    come_first()  # in the arm's place, which has a computer of its own
     try:
         with SafeReachServer(arguments.fci, arguments.link) as server:
             log.info("arm at %s, scene link at 127.0.0.1:%d", server.fci_hostname, server.port)
-            _raise_priority()
+            come_first()  # in the arm's place, which has a computer of its own
             # Nothing allocated per cycle lives long; a collection would stop the loop for milliseconds.
             gc.collect()
             gc.freeze()

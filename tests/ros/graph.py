@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_bringup.environment import INSTALL, ROOT, ros_environment
-from safe_policy_core.scheduling import come_first
+from safe_policy_core.scheduling import come_first, step_back
 
 DOMAINS = range(60, 100)
 """Above the usual ones; the ports of domains over 101 may be taken by outgoing connections."""
@@ -43,11 +43,10 @@ class Prompt:
     and what it finds must not depend on what else the machine does."""
 
     def __init__(self) -> None:
-        self._before = os.sched_getscheduler(0), os.sched_getparam(0)
         come_first()
 
     def end(self) -> None:
-        os.sched_setscheduler(0, *self._before)
+        step_back()
 
 
 class Process:

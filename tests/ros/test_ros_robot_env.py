@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 
 from safe_policy_core.errors import RobotUnavailableError
 from safe_policy_core.interfaces import RobotEnv
-from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first
+from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, step_back
 from sim.safe_reach import task
 from tests.contract import RobotEnvContract
 from tests.ros.graph import ros_domain, wait_for
@@ -85,7 +84,6 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def rig(graph: SafeReachGraph) -> Iterator[Rig]:
-    niceness, scheduler = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)
     come_first(CONTROL_PRIORITY)  # as policy_node does; threads of ROS inherit it
     made = Rig(graph.graph.domain, "env_test")
     try:
@@ -94,8 +92,7 @@ def rig(graph: SafeReachGraph) -> Iterator[Rig]:
         yield made
     finally:
         made.close()
-        os.sched_setscheduler(0, scheduler, os.sched_param(0))
-        os.setpriority(os.PRIO_PROCESS, 0, niceness)
+        step_back()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image
 
-from safe_policy_core.scheduling import CAMERA_PRIORITY, come_first, ordinary
+from safe_policy_core.scheduling import CAMERA_PRIORITY
 from safe_policy_ros import qos
 from safe_policy_ros.cameras import CAMERAS, CameraConfig, open_camera
 from safe_policy_ros.cameras.camera import Calibration, EndOfRecording, Frame
@@ -40,8 +40,7 @@ class CameraNode(Node):
             topic=declare(self, "topic", default.topic, "image topic of a camera node that runs already"))
         self._images = self.create_publisher(Image, "/camera/color/image_raw", qos.SENSOR)
         self._infos = self.create_publisher(CameraInfo, "/camera/color/camera_info", qos.SENSOR)
-        with ordinary():
-            self._camera = open_camera(name, config, self)
+        self._camera = open_camera(name, config, self)
         self._count, self._first, self._last, self._gap = 0, 0.0, time.monotonic(), 0.0
         self.get_logger().info(f"ready, camera {name}")
 
@@ -90,8 +89,7 @@ def _info(calibration: Calibration) -> CameraInfo:
 
 
 def main() -> None:
-    come_first(CAMERA_PRIORITY)
-    sys.exit(run_node(CameraNode, NAME, work=CameraNode.work))
+    sys.exit(run_node(CameraNode, NAME, work=CameraNode.work, priority=CAMERA_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -16,6 +17,7 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from safe_policy_core.errors import UserError
+from safe_policy_core.scheduling import REALTIME_PRIORITY, come_first, step_back
 
 PACKAGES = ("data_collection", "safe_policy_core", "safe_policy_ros", "sim")
 """Whose log lines are the user's business; of other libraries only warnings are."""
@@ -29,13 +31,15 @@ class ProcessNode(Protocol):
         ...
 
 
-def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bool] | None = None) -> int:
+def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bool] | None = None,
+             priority: int = 0) -> int:
     """Runs a node until SIGINT, SIGTERM or an error. Returns the process's exit code.
 
     rclpy's own signal handlers shut ROS down first; then a node could neither publish a last zero
     command nor report a finished recording. A `UserError` from anywhere in the node ends the process
     with one line. work: called again and again in this thread, for a node whose job blocks; it
     returns False when the job is done, and callbacks then run in a thread of their own.
+    priority: one of `safe_policy_core.scheduling` for the running node, 0 for an ordinary process.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=f"[%(levelname)s] [{name}] %(message)s")
     for package in PACKAGES:
@@ -59,6 +63,11 @@ def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bo
         node = make_node()
         starting = False
         executor.add_node(node)
+        # What was made at the start lives on: collections need not walk it, which takes tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        if priority:
+            come_first(priority)
         if work is None:
             while not stopping.is_set():
                 executor.spin_once(timeout_sec=0.1)
@@ -77,6 +86,8 @@ def run_node(make_node: Callable[[], Node], name: str, work: Callable[[Node], bo
     finally:
         starting = False
         stopping.set()
+        if priority and priority < REALTIME_PRIORITY:
+            step_back()
         if spinner is not None:
             spinner.join(timeout=2.0)
         if node is not None:

@@ -19,7 +19,7 @@ from safe_policy_core.checkpoint import load_checkpoint
 from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
 from safe_policy_core.interfaces import ActionDecision, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
-from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, ordinary
+from safe_policy_core.scheduling import CONTROL_PRIORITY, ordinary
 from safe_policy_ros.episode_messages import EpisodePlan
 from safe_policy_ros.goal_worker import GoalWorker
 from safe_policy_ros.node_process import run_node
@@ -184,9 +184,8 @@ def _failed(error: Exception) -> RunEpisode.Result:
 
 
 def main() -> None:
-    come_first(CONTROL_PRIORITY)
     torch.set_num_threads(1)
-    sys.exit(run_node(PolicyNode, NAME))
+    sys.exit(run_node(PolicyNode, NAME, priority=CONTROL_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from safe_policy_interfaces.msg import LabelEvent
 from safe_policy_interfaces.srv import ResetScene
 
 from safe_policy_core.errors import RobotUnavailableError, UserError
-from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first
+from safe_policy_core.scheduling import CONTROL_PRIORITY
 from safe_policy_ros import qos
 from safe_policy_ros.messages import ns_to_stamp
 from safe_policy_ros.node_process import run_node
@@ -119,8 +119,7 @@ def connect(address: str, timeout: float) -> SceneLink:
 
 
 def main() -> None:
-    come_first(CONTROL_PRIORITY)
-    sys.exit(run_node(SceneNode, NAME, SceneNode.work))
+    sys.exit(run_node(SceneNode, NAME, SceneNode.work, priority=CONTROL_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from data_collection.devices.factory import open_device
 from data_collection.devices.scripted import ScriptedOperator
 from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
 from safe_policy_core.safety.motion import CONTROL_PERIOD
-from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first
+from safe_policy_core.scheduling import CONTROL_PRIORITY
 from safe_policy_ros import qos
 from safe_policy_ros.messages import BASE_FRAME, ns_to_stamp, pose_from_msg, twist_stamped
 from safe_policy_ros.node_process import run_node
@@ -163,8 +163,7 @@ class TeleopNode(Node):
 
 
 def main() -> None:
-    come_first(CONTROL_PRIORITY)
-    sys.exit(run_node(TeleopNode, NAME))
+    sys.exit(run_node(TeleopNode, NAME, priority=CONTROL_PRIORITY))
 
 
 if __name__ == "__main__":
