@@ -130,7 +130,7 @@ class PolicyNode(Node):
         finally:
             self._env.halt()
         result.success, result.violation = bool(info["success"]), bool(info["violation"])
-        if fault := info.get("fault"):
+        if result.truncated and (fault := info.get("fault")):
             result.message = f"the episode was cut short: {fault}"
         return result
 

@@ -29,6 +29,8 @@ from safe_policy_ros.scene_setup import make_scene
 from safe_policy_ros.spinner import Spinner
 
 ARM_HINT = "make sure that the arm is free to move, then call /safety_gate/arm"
+LAST_IMAGE_WAIT = 1.0
+"""[s] How long a last step waits for the picture of its outcome."""
 ARM_GRACE = 0.3
 """[s] The answer of /safety_gate/arm may overtake the status that tells of it."""
 
@@ -144,14 +146,17 @@ class RosRobotEnv(RobotEnv):
         info: dict[str, Any] = {
             "executed_action": executed, "human_action": np.clip(human, -1, 1).astype(np.float32),
             "intervention": signals.teleop, "filter_reason": ",".join(reasons), "success": terminated,
-            "violation": self._violation, "time_ns": self._image_ns, "overruns": self._pacer.overruns}
+            "violation": self._violation, "overruns": self._pacer.overruns}
         if fault:
             info["fault"] = fault
+        if (terminated or truncated) and self._image_ns == before[0]:
+            self._await_last_image()
         if self._image_ns > before[0]:
             # A step whose outcome no camera saw is no training data; the recording ends before it.
             self._graph.publish_step(step_message(
                 self._steps - 1, before, (self._image_ns, self._pose), action, decision, info,
                 float(signals.reward), float(signals.cost), terminated, truncated))
+        info["time_ns"] = self._image_ns
         if terminated or truncated:
             self._end()
         return self._observation(), float(signals.reward), float(signals.cost), terminated, truncated, info
@@ -211,6 +216,15 @@ class RosRobotEnv(RobotEnv):
             return fault or "stale_pose"
         self._pose = pose[0].astype(np.float32)
         return fault
+
+    def _await_last_image(self) -> None:
+        """A step that ends the episode unseen, with the arm at rest: nothing is lost by waiting for a late picture."""
+        self._graph.send_twist(np.zeros(6))
+        image = self._graph.newer_image(self._image_ns, time.monotonic() + LAST_IMAGE_WAIT)
+        pose = self._graph.pose_vector()
+        if image is not None and pose is not None and pose[1] <= self._config.pose_timeout:
+            self._take_image(image)
+            self._pose = pose[0].astype(np.float32)
 
     def _take_image(self, message: Image) -> None:
         """The policy's picture is made by the function that makes the training file's."""
