@@ -219,7 +219,7 @@ def _work(node: Node) -> bool:
 
 
 def main() -> None:
-    sys.exit(run_node(FrankaNode, NAME, FrankaNode.work, priority=REALTIME_PRIORITY))
+    sys.exit(run_node(FrankaNode, NAME, _work, priority=REALTIME_PRIORITY))
 
 
 if __name__ == "__main__":

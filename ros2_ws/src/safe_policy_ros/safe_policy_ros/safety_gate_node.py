@@ -248,7 +248,7 @@ def _work(node: Node) -> bool:
 
 
 def main() -> None:
-    sys.exit(run_node(SafetyGateNode, NAME, SafetyGateNode.work, priority=REALTIME_PRIORITY))
+    sys.exit(run_node(SafetyGateNode, NAME, _work, priority=REALTIME_PRIORITY))
 
 
 if __name__ == "__main__":
