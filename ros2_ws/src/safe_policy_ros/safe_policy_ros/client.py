@@ -31,6 +31,8 @@ STATES = {GateStatus.DISARMED: "DISARMED", GateStatus.ACTIVE: "ACTIVE", GateStat
 EPISODE_TIMEOUT = 900.0
 """[s] For the whole of an episode: the operator of a real arm may take minutes to arrange the table."""
 LEARN_TIMEOUT = 3600.0
+ANSWER_TIMEOUT = 10.0
+"""[s] For a node to say that it has taken a request."""
 ARM_SETTLES = 0.5
 """[s] After which a gate that is going to fault at once has done so."""
 
@@ -185,11 +187,13 @@ class GraphClient:
     def _act(self, client: ActionClient, goal: Any, hear: Callable[[Any], None], timeout: float,
              what: str) -> tuple[int, Any]:
         """(final status of the goal, its result)."""
-        handle = self._spinner.wait(client.send_goal_async(goal, hear), 10.0, what)
+        sent = self._spinner.call(lambda: client.send_goal_async(goal, hear), ANSWER_TIMEOUT, what)
+        handle = self._spinner.wait(sent, ANSWER_TIMEOUT, what)
         if not handle.accepted:
             raise GraphError(f"{what}: refused, another one is running")
         try:
-            answer = self._spinner.wait(handle.get_result_async(), timeout, what)
+            asked = self._spinner.call(handle.get_result_async, ANSWER_TIMEOUT, what)
+            answer = self._spinner.wait(asked, timeout, what)
         except BaseException:
             handle.cancel_goal_async()
             time.sleep(0.2)  # the request must leave this process before its context goes

@@ -51,6 +51,14 @@ class Spinner:
             raise RobotUnavailableError(f"{what}: the request was lost; is its node still running?")
         return result
 
+    def call(self, function: Callable[[], T], timeout: float, what: str) -> T:
+        """The value of `function`, run in the spinning thread, where no message is handled meanwhile.
+
+        For requests of action clients: rclpy 9.1 (Kilted) registers their future after the request was sent, and
+        an answer that another thread handles in between is lost.
+        """
+        return self.wait(self._executor.create_task(function), timeout, what)
+
     def close(self) -> None:
         """Stops the thread. May be called twice, and from any thread but its own."""
         if self._closing.is_set():
