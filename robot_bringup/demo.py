@@ -90,7 +90,8 @@ def main() -> None:
     parser.add_argument("--scratch", action="store_true", help="pretrain from random weights, not the shipped ones")
     parser.add_argument("--teleoperated", type=int, default=4, help="episodes driven by the scripted operator")
     parser.add_argument("--demonstrations", type=int, default=60, help="episodes from the fast simulator")
-    parser.add_argument("--finetune", type=int, default=8, help="fine-tuning episodes on the simulated arm")
+    parser.add_argument("--finetune", type=int, default=6, help="fine-tuning episodes on the simulated arm")
+    parser.add_argument("--updates", type=int, default=15, help="gradient steps after each fine-tuning episode")
     parser.add_argument("--test-episodes", type=int, default=40, help="seeded episodes before and after")
     parser.add_argument("--ros-domain", type=int, default=int(os.environ.get("ROS_DOMAIN_ID", "42")))
     arguments = parser.parse_args()
@@ -112,18 +113,19 @@ def main() -> None:
     start = [] if arguments.scratch else ["--init", str(SHIPPED)]
     run.stage("pretrain", "Pretrain FOSP offline",
               ["pretrain", "fosp", "--data", str(demonstrations), str(teleoperated), "--out", str(pretrained),
-               "--steps", "1200" if arguments.scratch else "60", *start])
+               "--steps", "600" if arguments.scratch else "40", *start])
     test = ["--task", UNSEEN_TASK, "--episodes", str(arguments.test_episodes), "--seed", "1000"]
     run.stage("before", f"Test the offline policy in {UNSEEN_TASK}, a scene it never saw",
               ["evaluate", str(pretrained), *test])
     with run.graph():
         result = run.stage("finetune", "Fine-tune on the simulated arm, with policy expansion",
-                  ["finetune", str(pretrained), UNSEEN_TASK, "--env", "ros", "--episodes", str(arguments.finetune),
-                   "--data", str(demonstrations), str(teleoperated), "--out", str(tuned), "--arm"])
+                           ["finetune", str(pretrained), UNSEEN_TASK, "--env", "ros",
+                            "--episodes", str(arguments.finetune), "--updates", str(arguments.updates),
+                            "--data", str(demonstrations), str(teleoperated), "--out", str(tuned), "--arm"])
     tuned = Path(result["checkpoint"])
     run.stage("after", "Test the fine-tuned policy in the same scenes", ["evaluate", str(tuned), *test])
     run.stage("replay", "Replay a recorded episode and the new policy in the simulator",
-              ["replay", str(teleoperated), "--policy", str(tuned), "--task", UNSEEN_TASK,
+              ["replay", str(teleoperated), "--policy", str(tuned), "--task", UNSEEN_TASK, "--episodes", "5",
                "--video", str(out / "replay.mp4")])
     run.stage("report", "Write the report", ["report", str(out)])
     print(f"\ndemo: {time.monotonic() - began:.0f} s; open {out / 'report.html'}")

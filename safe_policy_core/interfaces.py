@@ -184,7 +184,7 @@ class RobotEnv(ABC):
         and `RuntimeError` before the first reset or after the end of an episode.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (an environment without resources has nothing to close)
         """Frees what the environment holds. May be called twice."""
 
 
