@@ -150,7 +150,7 @@ class Policy(ABC):
     def act(self, observation: Observation, deterministic: bool = False) -> ActionDecision:
         """One control step. Raises `SpecError` when the observation is not of `specs`."""
 
-    def observe_executed(self, action: np.ndarray) -> None:
+    def observe_executed(self, action: np.ndarray) -> None:  # noqa: B027 (right for policies without memory)
         """Tells the policy which action really ran, when limits or a person changed it.
 
         Called after a step and before the next `act`. Recurrent policies must condition on

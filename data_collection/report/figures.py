@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-import matplotlib.pyplot as plt  # noqa: E402 (the backend must be chosen first)
-from matplotlib.figure import Figure  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 GOOD, BAD, NEUTRAL = "#1a7f5a", "#c2402c", "#4a6fa5"
 plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none"})
