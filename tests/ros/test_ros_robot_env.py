@@ -202,7 +202,7 @@ def test_a_frozen_camera_ends_the_episode_with_the_arm_at_rest(graph: SafeReachG
         info, truncated = {}, False
         while not truncated:
             *_, truncated, info = armed.env.step(np.array([0.2, 0, 0, 0, 0, 0], np.float32))
-            assert time.monotonic() - frozen < 1.0
+            assert time.monotonic() - frozen < 2.0  # of which it waits a second for a last picture
         assert info["fault"] == "stale_image"
         assert armed.client.gate()["state"] == "HOLD", "an explicit zero is no fault"
     finally:
