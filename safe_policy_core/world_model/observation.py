@@ -71,15 +71,21 @@ class ObservationDecoder(nn.Module):
         image_specs, vector_specs = split_specs(specs)
         self.images = nn.ModuleDict({name: ImageDecoder(spec.shape, inputs, config.depth, config.stem)
                                      for name, spec in image_specs.items()})
+        self.colour_scale = config.colour_scale
         self.widths = {name: spec.shape[0] for name, spec in vector_specs.items()}
         self.vectors = Mlp(inputs, sum(self.widths.values()), config.units, config.layers) if self.widths else None
 
     def image_loss(self, features: Tensor, observation: Mapping[str, Tensor]) -> Tensor:
-        """Squared error of (N, ...) images in [0, 1], SUMMED over pixels so that small objects weigh -> (N,)."""
+        """Squared error of (N, ...) images in [0, 1], SUMMED over pixels so that small objects weigh -> (N,).
+
+        The error of a pixel is split into its mean over the channels (brightness) and the rest (colour, weighted).
+        """
         loss = features.new_zeros(len(features))
         for name, decoder in self.images.items():
             error = decoder(features) - observation[name].float() / 255
-            loss = loss + error.square().flatten(1).sum(1)
+            brightness = error.mean(-1).square().sum((1, 2)) * error.shape[-1]
+            total = error.square().flatten(1).sum(1)
+            loss = loss + self.colour_scale * total + (1 - self.colour_scale) * brightness
         return loss
 
     def vector_loss(self, features: Tensor, scaled: Tensor) -> Tensor:

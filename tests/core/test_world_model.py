@@ -93,7 +93,7 @@ class TestImagine:
 
 class TestLoss:
     def test_terms_by_hand(self) -> None:
-        model = model_of(IMAGE_SPECS, decoded_fraction=1.0, vector_scale=2.0)
+        model = model_of(IMAGE_SPECS, decoded_fraction=1.0, vector_scale=2.0, colour_scale=1.0)
         arrays = random_batch(IMAGE_SPECS)
         batch = to_batch(arrays, IMAGE_SPECS, "cpu")
         loss, states, metrics = model.loss(batch, generator())
@@ -110,6 +110,17 @@ class TestLoss:
         assert metrics["model/continue"].item() == pytest.approx(expected.item(), rel=1e-4)
         terms = [value for name, value in metrics.items() if name != "model/kl_nats"]
         assert loss.item() == pytest.approx(sum(term.item() for term in terms), rel=1e-5)
+
+    def test_colour_weighs_more_than_brightness(self) -> None:
+        model = model_of(IMAGE_SPECS, colour_scale=3.0)
+        features = torch.zeros(2, model.feature_size)
+        flat = model.decoder.images["image"](features).detach()
+        # Off by (0.2, -0.1, -0.1) in one pixel: colour alone. Off by 0.1 in all channels of one: brightness alone.
+        target = flat.clone()
+        target[0, 3, 4] += torch.tensor([0.2, -0.1, -0.1])
+        target[1, 3, 4] += 0.1
+        loss = model.decoder.image_loss(features, {"image": target * 255})
+        assert loss.tolist() == pytest.approx([3 * 0.06, 0.03], rel=1e-3)
 
     def test_reward_and_cost_start_at_zero(self) -> None:
         model = model_of(STATE_SPECS)
@@ -151,7 +162,7 @@ def test_learns_to_predict_rewards_costs_and_ends() -> None:
     rows, rng, draw = dataset(40), np.random.default_rng(0), generator()
     model = model_of(STATE_SPECS, latents=8, classes=8, deter=32, units=32, vector_scale=20.0, learning_rate=3e-3)
     optimiser = Optimiser(model, model.config.learning_rate, 1000.0)
-    for _ in range(250):
+    for _ in range(400):
         batch = to_batch(windows(rows, 8, 16, rng), STATE_SPECS, "cpu")
         model.encoder.update_statistics(batch)
         optimiser.step(model.loss(batch, draw)[0])
