@@ -28,7 +28,7 @@ class Optimiser:
         """
         gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip))
         if not norm < float("inf"):
             raise FloatingPointError(f"gradient norm is {norm}; loss {loss.item()}")
@@ -49,5 +49,19 @@ class Optimiser:
         for key, value in tensors.items():
             name, moment = key.rsplit("/", 1)
             parameter = parameters[name]
-            device = "cpu" if moment == "step" and parameter.device.type == "cpu" else parameter.device
-            self._adam.state[parameter][moment] = value.detach().clone().to(device)
+            if moment != "step":
+                self._adam.state[parameter][moment] = _laid_out_as(parameter, value.clone())
+            else:
+                device = "cpu" if parameter.device.type == "cpu" else parameter.device
+                self._adam.state[parameter][moment] = value.detach().clone().to(device)
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """`value` in the parameter's memory layout, itself where it has that layout on that device already.
+
+    The fused Adam pairs elements by their place in memory: with a channels-last weight and a
+    moment or gradient of another layout it would, without a word, update the wrong elements.
+    """
+    if value.stride() == parameter.stride() and value.device == parameter.device and not value.requires_grad:
+        return value
+    return torch.empty_like(parameter).copy_(value.detach())

@@ -321,3 +321,26 @@ class TestOptimiser:
         with pytest.raises(FloatingPointError, match="gradient norm is nan"):
             Optimiser(layer, 0.1, 1.0).step(layer(torch.full((1, 2), np.nan)).sum())
         assert torch.equal(layer.weight, before)
+
+
+def test_optimiser_resumes_exactly_with_channels_last_weights() -> None:
+    """The fused Adam goes by memory order; a moment restored in another layout would move wrong elements."""
+    def layer() -> torch.nn.Conv2d:
+        torch.manual_seed(0)
+        return torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+
+    def steps(module: torch.nn.Conv2d, optimiser: Optimiser, first: int, last: int) -> None:
+        for number in range(first, last):
+            torch.manual_seed(number)
+            optimiser.step((module(torch.randn(2, 4, 6, 6)) - torch.randn(2, 8, 4, 4)).square().mean())
+
+    whole = layer()
+    steps(whole, Optimiser(whole, 1e-2, 1.0), 0, 6)
+    first = layer()
+    optimiser = Optimiser(first, 1e-2, 1.0)
+    steps(first, optimiser, 0, 3)
+    saved = {name: value.clone(memory_format=torch.contiguous_format) for name, value in optimiser.tensors().items()}
+    second = Optimiser(first, 1e-2, 1.0)
+    second.load(saved)
+    steps(first, second, 3, 6)
+    torch.testing.assert_close(first.weight, whole.weight, rtol=0, atol=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from safe_policy_core.data.episodes import Episode, EpisodeStore, write_episode
 from safe_policy_core.methods.registry import make_learner
@@ -38,6 +39,7 @@ def write_episodes(directory: Path, count: int = 3, first_seed: int = 0) -> list
 
 def tiny_checkpoint(directory: Path, data: Path, seed: int = 0) -> Path:
     """A FOSP of a few thousand weights after one update."""
+    torch.set_num_threads(1)  # of so small a net, a second thread would only wait, and busily
     learner = make_learner("fosp", SPECS, tiny_config(), seed)
     learner.update(EpisodeStore([data]).sample(2, 6, np.random.default_rng(seed)))
     learner.save(directory)

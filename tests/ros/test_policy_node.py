@@ -26,7 +26,24 @@ pytestmark = pytest.mark.ros
 
 
 @pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SafeReachGraph]:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy")
+    write_episodes(folder / "data")
+    return tiny_checkpoint(folder / "checkpoint", folder / "data")
+
+
+@pytest.fixture(scope="module")
+def ill_fitting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint for an action of three numbers."""
+    other = Specs(task.SPECS.observation, dataclasses.replace(task.SPECS.action, shape=(3,)), task.SPECS.scales)
+    folder = tmp_path_factory.mktemp("ill_fitting") / "other"
+    make_learner("fosp", other, tiny_config(), 0).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path, ill_fitting: Path) -> Iterator[SafeReachGraph]:
+    """Started after the checkpoints were made, so that nothing computes beside it."""
     with safe_reach_graph(tmp_path_factory.mktemp("logs")) as running:
         running.start_world()
         running.start_episodes()
@@ -49,26 +66,17 @@ def armed(client) -> Iterator:
     yield client
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    write_episodes(folder / "data")
-    return tiny_checkpoint(folder / "checkpoint", folder / "data")
-
-
 def test_an_unarmed_gate_is_an_error_that_says_what_to_do(client) -> None:
     with pytest.raises(UserError, match=r"DISARMED.*/safety_gate/arm"):
         client.run_episode("original", 1, "teleop", operator="scripted")
 
 
-def test_bad_requests_are_named_and_the_node_lives_on(armed, tmp_path: Path) -> None:
-    other = Specs(task.SPECS.observation, dataclasses.replace(task.SPECS.action, shape=(3,)), task.SPECS.scales)
-    make_learner("fosp", other, tiny_config(), 0).save(tmp_path / "other")
+def test_bad_requests_are_named_and_the_node_lives_on(armed, ill_fitting: Path, tmp_path: Path) -> None:
     for call, named in ((lambda: armed.run_episode("juggling", 1, "teleop"), "juggling.*random_layout"),
                         (lambda: armed.run_episode("original", 1, "ghost"), "source.*ghost"),
                         (lambda: armed.run_episode("original", 1, "policy"), "no policy is loaded.*/policy/load"),
                         (lambda: armed.load(tmp_path / "nothing"), "nothing"),
-                        (lambda: armed.load(tmp_path / "other"), "other specs: action")):
+                        (lambda: armed.load(ill_fitting), "other specs: action")):
         with pytest.raises(UserError, match=named) as caught:
             call()
         assert "\n" not in str(caught.value)

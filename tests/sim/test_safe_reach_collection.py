@@ -76,8 +76,10 @@ def test_collect_continues_where_it_stopped(collected: Path) -> None:
 def test_replay_repeats_what_the_simulator_did(collected: Path, tmp_path: Path) -> None:
     result = Replay((collected,), video=tmp_path / "replay.mp4").run()
     assert result["count"] == 3
-    # From the recorded pose the first step starts within a micrometre of the original joints.
-    assert result["max_position_error"] < 0.002
+    # From the recorded pose the first step starts within a micrometre of the original joints; a push
+    # against an obstacle amplifies that.
+    for episode in result["episodes"]:
+        assert episode["max_position_error"] < (0.01 if episode["violation_recorded"] else 0.001)
     assert result["reward_agreement"] > 0.95 and result["cost_agreement"] > 0.95
     assert Path(result["video"]).stat().st_size > 5000
 
