@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_bringup.environment import INSTALL, ROOT, ros_environment
-from safe_policy_core.scheduling import come_first, step_back
+from safe_policy_core.scheduling import come_first, ordinary, step_back
 
 DOMAINS = range(60, 100)
 """Above the usual ones; the ports of domains over 101 may be taken by outgoing connections."""
@@ -54,7 +54,8 @@ class Process:
 
     def __init__(self, name: str, command: list[str], environment: dict[str, str], log: Path) -> None:
         self.name, self.log = name, log
-        with log.open("wb") as output:
+        # A child of a prompt test must not load its libraries ahead of a gate that is running.
+        with log.open("wb") as output, ordinary():
             self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output,
                                              stderr=subprocess.STDOUT, start_new_session=True)
 

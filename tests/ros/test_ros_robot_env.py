@@ -67,6 +67,7 @@ class Rig:
         deadline = time.monotonic() + READY_TIMEOUT
         while True:
             try:
+                self.arm()
                 self.env.reset(seed)
                 return
             except RobotUnavailableError:
