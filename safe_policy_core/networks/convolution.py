@@ -57,7 +57,7 @@ class ImageEncoder(nn.Module):
         for stage in range(count):
             channels = depth << stage
             layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=False), _ChannelNorm(2 * channels), nn.SiLU()]
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = SMALLEST * SMALLEST * (depth << count)
         initialise(self)
 
@@ -84,7 +84,7 @@ class ImageDecoder(nn.Module):
             channels = depth << stage
             layers += [nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1, bias=False), _ChannelNorm(channels),
                        nn.SiLU()]
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.output = nn.Linear(depth, stem * stem * image_shape[2])
         initialise(self)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,8 @@ class ObservationEncoder(nn.Module):
                                        for index in range(config.layers))) if widths else None
         if self.vectors is not None:
             initialise(self.vectors)
-        self.size = sum(encoder.size for encoder in self.images.values()) + (config.units if widths else 0)
+        sizes = [cast(ImageEncoder, encoder).size for encoder in self.images.values()]
+        self.size = sum(sizes) + (config.units if widths else 0)
 
     def scaled_vectors(self, observation: Mapping[str, Tensor]) -> Tensor:
         """(..., sum of widths): all vectors, standardised and symlog'd; the vector decoder's target."""
@@ -51,7 +53,7 @@ class ObservationEncoder(nn.Module):
     def update_statistics(self, observation: Mapping[str, Tensor]) -> None:
         """Shows the standardisers a training batch."""
         for name, standardise in self.standardisers.items():
-            standardise.update(observation[name])
+            cast(Standardiser, standardise).update(observation[name])
 
     def forward(self, observation: Mapping[str, Tensor]) -> Tensor:
         parts = []
@@ -103,5 +105,5 @@ class ObservationDecoder(nn.Module):
         if self.vectors is not None:
             parts = symexp(self.vectors(features)).split(list(self.widths.values()), -1)
             for name, part in zip(self.widths, parts, strict=True):
-                decoded[name] = encoder.standardisers[name].inverse(part)
+                decoded[name] = cast(Standardiser, encoder.standardisers[name]).inverse(part)
         return decoded

@@ -131,9 +131,9 @@ class FospLearner:
         return rollout.features, imagined
 
     def _actor_loss(self, real: RealSteps, imagined: ImaginedSteps, rollout_features: Tensor,
-                    advantages: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+                    advantages: Mapping[Any, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Loss, constraint, metrics; eq. 20 offline, eq. 23 (and a share of eq. 20) online, each with the penalty."""
-        model, metrics = self.model, {}
+        model, metrics = self.model, dict[str, Tensor]()
         penalty, constraint = penalty_loss(model, rollout_features, imagined)
         loss = penalty
         imitation = self.config.online_imitation if self.online else 1.0

@@ -38,7 +38,7 @@ def subscribe(node: Node, kind: type, topic: str, profile: QoSProfile, group: Ta
     return node.create_subscription(kind, topic, lambda _: None, deep, raw=raw, callback_group=group)
 
 
-def take(subscription: Subscription, raw: bool = False) -> Iterator[tuple[Any, dict[str, Any]]]:
+def take(subscription: Subscription, raw: bool = False) -> Iterator[tuple[Any, Any]]:
     """(message, the middleware's info about it) of everything that waits."""
     handle = subscription.handle
     with handle:
