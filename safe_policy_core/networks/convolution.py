@@ -2,9 +2,8 @@
 
 Deviation from DreamerV3's four strided convolutions: the first stage works on patches (every
 `stem` x `stem` square of pixels becomes one vector, by a matrix product), and the decoder's last
-stage writes patches. On two CPU cores this is four times as fast, and a patch of 4 x 4 x 3
-numbers mapped to 32 features keeps small objects (5 pixels at 64 x 64) visible, as the
-reconstructions show.
+stage writes patches. On two CPU cores the encoder's training pass took 0.08 to 0.10 s for 512 images
+instead of 0.36 s with four strided convolutions of 16 channels and more.
 """
 
 from __future__ import annotations
