@@ -20,6 +20,8 @@ from safe_policy_core.scheduling import come_first, ordinary, step_back
 DOMAINS = range(60, 100)
 """Above the usual ones; the ports of domains over 101 may be taken by outgoing connections."""
 CONFIG = ROOT / "robot_bringup" / "config"
+ARM = (CONFIG / "franka.yaml", CONFIG / "payload_none.yaml")
+"""Parameter files of franka_node."""
 
 
 @contextlib.contextmanager
@@ -104,11 +106,12 @@ class Graph:
         self.processes.append(process)
         return process
 
-    def node(self, executable: str, *arguments: str, parameters: Path | None = None, **overrides: Any) -> Process:
-        """A node of safe_policy_ros with a parameter file and single parameters."""
+    def node(self, executable: str, *arguments: str, parameters: Path | tuple[Path, ...] = (),
+             **overrides: Any) -> Process:
+        """A node of safe_policy_ros with parameter files and single parameters."""
         command = [str(INSTALL / "lib" / "safe_policy_ros" / executable), *arguments, "--ros-args"]
-        if parameters is not None:
-            command += ["--params-file", str(parameters)]
+        for path in (parameters,) if isinstance(parameters, Path) else parameters:
+            command += ["--params-file", str(path)]
         for name, value in overrides.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             command += ["-p", f"{name}:={text}"]

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.ros.graph import CONFIG, Graph, Process, ros_graph, wait_for
+from tests.ros.graph import ARM, CONFIG, Graph, Process, ros_graph, wait_for
 
 READY_TIMEOUT = 120.0
 """[s] Python, torch and MuJoCo load slowly where two cores are shared."""
@@ -29,7 +29,7 @@ class SafeReachGraph:
 
     def start_world(self) -> None:
         """Everything between the policy's channel and the scene."""
-        self.nodes["franka"] = self.graph.node("franka_node", parameters=CONFIG / "franka.yaml", robot_ip=self.robot,
+        self.nodes["franka"] = self.graph.node("franka_node", parameters=ARM, robot_ip=self.robot,
                                                 realtime="ignore")
         self.nodes["safety_gate"] = self.graph.node("safety_gate_node", parameters=CONFIG / "safety_gate.yaml",
                                                     autostart=True)

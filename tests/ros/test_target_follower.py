@@ -45,11 +45,21 @@ def test_targets_start_the_tracking_and_silence_ends_it() -> None:
     assert rig.update() == "" and not rig.arm.tracking
     assert rig.target(at(0.5)) == "tracking"
     assert rig.target(at(0.51)) == ""
-    rig.wait(0.49)
+    assert rig.wait(0.09) == ""
+    assert "stopped: no target for 0.11 s" in rig.wait(0.02)
+    assert rig.wait(0.38) == "", "said once"
     assert rig.arm.tracking, "the last target is held first, so that the arm comes to rest on it"
     assert "no target for 0.51 s" in rig.wait(0.02)
     assert not rig.arm.tracking
     assert rig.wait(1.0) == "", "said once"
+
+
+def test_targets_that_come_again_in_time_are_followed() -> None:
+    rig = Rig()
+    rig.target(at(0.5))
+    assert "stopped" in rig.wait(0.2)
+    assert rig.target(at(0.51)) == "" and rig.arm.tracking
+    assert "stopped" in rig.wait(0.2), "and the next silence is told again"
 
 
 def test_an_old_target_never_starts_the_tracking() -> None:

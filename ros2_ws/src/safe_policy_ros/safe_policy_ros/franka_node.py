@@ -10,51 +10,41 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Mapping
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
-from safe_policy_core.errors import ConfigurationError, RobotUnavailableError, UserError
+from safe_policy_core.errors import ConfigurationError, RobotUnavailableError
 from safe_policy_core.geometry import Pose
 from safe_policy_core.scheduling import REALTIME_PRIORITY
-from safe_policy_ros import qos
+from safe_policy_ros import health, qos
 from safe_policy_ros.arm.backend import ArmBackend, ArmState
-from safe_policy_ros.arm.config import JOINT_NAMES, ArmConfig
-from safe_policy_ros.arm.fake import FakeArm
+from safe_policy_ros.arm.factory import declare_arm
+from safe_policy_ros.arm.report import ArmRecord, joint_message, wrench_message
 from safe_policy_ros.arm.tracker import FollowConfig, TargetFollower
-from safe_policy_ros.messages import BASE_FRAME, ns_to_stamp, pose_from_msg, pose_stamped
+from safe_policy_ros.gripper_services import GripperServices
+from safe_policy_ros.hand_taken import ReceiveClock, look
+from safe_policy_ros.managed_node import ManagedNode
+from safe_policy_ros.messages import BASE_FRAME, pose_from_msg, pose_stamped
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
-from safe_policy_ros.required_parameters import Kind, Number, Numbers, declare_required
+from safe_policy_ros.required_parameters import Kind, Number, declare_required
 
 NAME = "franka"
 STATE_PERIOD = 0.01
-FOLLOW_PERIOD = 0.02
+FOLLOW_PERIOD = 0.01
 """[s] The follower looks at least this often whether targets have ceased."""
+REPORT_PERIOD = 1.0
 SAY_AGAIN = 1.0
 """[s]."""
 TARGET_TOPIC = "/franka/target_pose"
 HINT = "set it in the parameter file (robot_bringup/config/franka.yaml)"
 
-ARM_PARAMETERS: dict[str, Kind] = {
-    "translational_stiffness": Number(10.0, 3000.0, "of the Cartesian impedance [N/m]"),
-    "rotational_stiffness": Number(1.0, 300.0, "of the Cartesian impedance [Nm/rad]"),
-    "translational_damping": Number(1.0, 300.0, "of the Cartesian impedance [Ns/m]"),
-    "rotational_damping": Number(0.1, 60.0, "of the Cartesian impedance [Nms/rad]"),
-    "posture_stiffness": Number(0.0, 50.0, "null space: keeps the elbow where it is [Nm/rad]"),
-    "posture_damping": Number(0.0, 50.0, "null space [Nms/rad]"),
-    "max_error": Numbers(2, 0.001, 0.5, "displacement [m] and rotation [rad] at which the pull stops growing"),
-    "tool_translation": Numbers(3, -0.5, 0.5, "tool in the end effector frame that Desk has set [m]"),
-    "tool_quaternion": Numbers(4, -1.0, 1.0, "tool in the end effector frame that Desk has set (x, y, z, w)"),
-    "load_mass": Number(0.0, 3.0, "payload beyond the hand [kg]"),
-    "load_centre": Numbers(3, -0.5, 0.5, "centre of mass of the payload in the flange frame [m]"),
-    "load_inertia": Numbers(9, -0.1, 0.1, "inertia of the payload, column-major [kg m^2]"),
-    "collision_torque": Number(5.0, 87.0, "joint torque of a contact that stops the arm [Nm]"),
-    "collision_force": Number(5.0, 100.0, "force of a contact that stops the arm [N, Nm]"),
-    "connect_timeout": Number(0.5, 120.0, "how long to try to reach the arm [s]")}
 FOLLOW_PARAMETERS: dict[str, Kind] = {
     "target_timeout": Number(0.02, 0.5, "silence of the target after which it no longer counts [s]"),
     "release_time": Number(0.1, 2.0, "silence of the target after which the tracking ends [s]"),
@@ -62,43 +52,84 @@ FOLLOW_PARAMETERS: dict[str, Kind] = {
     "max_turn": Number(0.02, 0.5, "largest turn between two targets, and from the arm to the first [rad]")}
 
 
-class FrankaNode(Node):
-    """Publishes /franka/{current_pose,joint_states,external_wrench}; follows /franka/target_pose."""
+class FrankaNode(ManagedNode):
+    """Publishes /franka/{current_pose,joint_states,external_wrench}; follows /franka/target_pose.
+
+    Configured, the arm has its settings and is not touched further; active, its state is published and targets move
+    it; deactivated, it is brought to rest.
+    """
 
     def __init__(self) -> None:
         super().__init__(NAME)
-        backend = declare(self, "backend", "franky", "franky (libfranka: a real arm or the FCI simulator) or fake")
-        address = declare(self, "robot_ip", "", "address of the robot's control unit or of the FCI simulator")
-        realtime = declare(self, "realtime", "enforce", "enforce insists on a real-time kernel; ignore is for "
-                           "simulators")
-        if realtime not in ("enforce", "ignore"):
-            raise ConfigurationError(f"parameter realtime: expected enforce or ignore, got {realtime!r}")
+        self._backend = declare(self, "backend", "franky", "franky (libfranka: a real arm or the FCI simulator), "
+                                "ros2_control or fake")
         self._robot_timeout = declare(self, "robot_timeout", 1.0, "silence of the arm that ends the node [s]", 0.1,
                                       10.0)
-        arm_values = declare_required(self, ARM_PARAMETERS, HINT)
-        follow = FollowConfig(**declare_required(self, FOLLOW_PARAMETERS, HINT))
-        if not follow.target_timeout < follow.release_time:
-            raise ConfigurationError(f"parameter release_time: expected more than target_timeout "
-                                     f"{follow.target_timeout} s, got {follow.release_time} s")
-        self._arm = make_arm(backend, address, realtime == "enforce", arm_values)
-        self._follower = TargetFollower(self._arm, follow)
+        self._connect = declare_arm(self._backend, self)
+        self._gripper = GripperServices(self, self._backend)
+        self._follow_config = FollowConfig(**declare_required(self, FOLLOW_PARAMETERS, HINT))
+        if not self._follow_config.target_timeout < self._follow_config.release_time:
+            raise ConfigurationError(f"parameter release_time: expected more than target_timeout, which is "
+                                     f"{self._follow_config.target_timeout} s, got "
+                                     f"{self._follow_config.release_time} s")
+        self._arm: ArmBackend | None = None
         self._arm_lock = threading.Lock()
         self._wake = threading.Condition()
+        self._failure: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self.start_if_told()
+
+    # Lifecycle
+
+    def configure(self) -> None:
+        self._arm = self._connect()
+        self._settings: Mapping[str, float | str] = self._arm.settings
+        self._follower = TargetFollower(self._arm, self._follow_config)
         self._inbox: tuple[Pose, float] | None = None
         self._state: ArmState | None = None
         self._advanced_at = self._next_read = time.monotonic()
+        self._record = ArmRecord()
         self._shown_fault = ""
         self._said: dict[str, float] = {}
-        self._failure: UserError | None = None
-        self._closing = False
+        self._receive_clock = ReceiveClock()
         self._poses = self.create_publisher(PoseStamped, "/franka/current_pose", qos.SENSOR)
         self._joints = self.create_publisher(JointState, "/franka/joint_states", qos.SENSOR)
         self._wrenches = self.create_publisher(WrenchStamped, "/franka/external_wrench", qos.SENSOR)
-        self.create_subscription(PoseStamped, TARGET_TOPIC, self._on_target, qos.COMMAND)
-        self.create_service(Trigger, "/franka/recover", self._on_recover)
-        self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
+        self._reports = self.create_publisher(DiagnosticArray, health.TOPIC, qos.STATUS)
+        self._target_subscription = self.create_subscription(PoseStamped, TARGET_TOPIC, self._on_target, qos.COMMAND)
+        self._recovery = self.create_service(Trigger, "/franka/recover", self._on_recover)
+        self._gripper.configure()
+
+    def activate(self) -> None:
+        self._advanced_at = self._next_read = time.monotonic()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._follow, args=(self._ending,), name="follow", daemon=True)
         self._thread.start()
-        self.get_logger().info(f"ready, {backend} at {address}" if address else f"ready, {backend}")
+        self.get_logger().info(f"ready, {self._backend} " + ", ".join(f"{k} {v}" for k, v in self._settings.items()))
+
+    def deactivate(self) -> None:
+        if self._thread is not None:
+            self._ending.set()
+            with self._wake:
+                self._wake.notify()
+            self._thread.join(3.0)
+            self._thread = None
+        with self._arm_lock:
+            if self._arm is not None:
+                self._arm.stop()
+
+    def cleanup(self) -> None:
+        if self._arm is None:
+            return
+        self.deactivate()
+        with self._arm_lock:
+            self._arm.close()
+            self._arm = None
+        self._gripper.cleanup()
+        for publisher in (self._poses, self._joints, self._wrenches, self._reports):
+            self.destroy_publisher(publisher)
+        self.destroy_subscription(self._target_subscription)
+        self.destroy_service(self._recovery)
 
     # State
 
@@ -106,15 +137,23 @@ class FrankaNode(Node):
         """One reading of the arm; called again and again by the main thread. Raises `RobotUnavailableError`."""
         if self._failure is not None:
             raise self._failure
+        arm = self._arm
+        if arm is None or not self.active:
+            time.sleep(STATE_PERIOD)
+            return True
         self._next_read = max(self._next_read + STATE_PERIOD, time.monotonic() - STATE_PERIOD)
         time.sleep(max(0.0, self._next_read - time.monotonic()))
-        state, now = self._arm.read(), time.monotonic()
+        state, now = arm.read(), time.monotonic()
+        if self._record.due(now, REPORT_PERIOD):
+            settings = {"backend": self._backend, **self._settings, **self._gripper.values}
+            self._reports.publish(self._record.report(arm.tracking, settings, self._clock_ns()))
         if self._state is not None and state.time <= self._state.time:
             # libfranka goes on handing out the last state for a while after the arm has fallen silent.
             if now - self._advanced_at > self._robot_timeout:
                 raise RobotUnavailableError(f"{NAME}: the arm has been silent for {now - self._advanced_at:.1f} s")
             return True
         self._state, self._advanced_at = state, now
+        self._record.add(state)
         self._publish(state)
         return True
 
@@ -126,44 +165,51 @@ class FrankaNode(Node):
                                         "/franka/recover")
             else:
                 self.get_logger().info("the arm takes commands")
-        now_ns = self.get_clock().now().nanoseconds
+        now_ns = self._clock_ns()
         if not state.fault:
             self._poses.publish(pose_stamped(state.pose, now_ns))
-        joints = JointState(name=JOINT_NAMES, position=state.joint_positions, velocity=state.joint_velocities,
-                            effort=state.joint_efforts)
-        joints.header.stamp = ns_to_stamp(now_ns)
-        self._joints.publish(joints)
-        wrench = WrenchStamped()
-        wrench.header.stamp, wrench.header.frame_id = ns_to_stamp(now_ns), BASE_FRAME
-        force, torque = wrench.wrench.force, wrench.wrench.torque
-        force.x, force.y, force.z, torque.x, torque.y, torque.z = (float(v) for v in state.wrench)
-        self._wrenches.publish(wrench)
+        self._joints.publish(joint_message(state, now_ns))
+        if state.wrench is not None:
+            self._wrenches.publish(wrench_message(state.wrench, now_ns))
+
+    def _clock_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
 
     # Targets
 
-    def _on_target(self, message: PoseStamped) -> None:
-        now = time.monotonic()
+    def _on_target(self, message: PoseStamped, info: Mapping[str, int]) -> None:
+        # What waited while this process was held up counts as old, even though it is read only now.
+        now, system_ns = look()
+        received = self._receive_clock.received(info["received_timestamp"], now, system_ns)
+        self._receive_clock.looked(now)
         if message.header.frame_id != BASE_FRAME:
-            self.get_logger().error(f"{TARGET_TOPIC}: expected frame {BASE_FRAME}, got {message.header.frame_id!r}",
-                                    throttle_duration_sec=1.0)
+            self._warn("frame", f"{TARGET_TOPIC}: expected frame {BASE_FRAME}, got {message.header.frame_id!r}")
             return
         try:
             pose = pose_from_msg(message.pose)
         except ValueError as error:
-            self.get_logger().error(f"{TARGET_TOPIC}: {error}", throttle_duration_sec=1.0)
+            self._warn("pose", f"{TARGET_TOPIC}: {error}")
             return
         with self._wake:
-            self._inbox = (pose, now)
+            self._inbox = (pose, received)
             self._wake.notify()
 
-    def _follow(self) -> None:
-        while not self._closing:
+    def _warn(self, kind: str, line: str) -> None:
+        """For the log and the diagnostics; a refusal may come a hundred times a second."""
+        self._record.event(line)
+        now = time.monotonic()
+        if now - self._said.get(kind, -np.inf) > SAY_AGAIN:
+            self._said[kind] = now
+            self.get_logger().warning(line)
+
+    def _follow(self, ending: threading.Event) -> None:
+        while not ending.is_set():
             with self._wake:
-                self._wake.wait_for(lambda: self._inbox is not None or self._closing, FOLLOW_PERIOD)
+                self._wake.wait_for(lambda: self._inbox is not None or ending.is_set(), FOLLOW_PERIOD)
                 (target, self._inbox) = (self._inbox, None)
             try:
                 self._follow_once(target)
-            except UserError as error:
+            except Exception as error:  # of any kind: the main thread ends the process with it, which stops the arm
                 self._failure = error
                 return
 
@@ -175,42 +221,21 @@ class FrankaNode(Node):
         fresh = state is not None and now - self._advanced_at < self._robot_timeout
         with self._arm_lock:
             if target is not None:
+                self._record.target(target[1])
                 self._follower.put(*target)
             line = self._follower.update(state.pose if state is not None and fresh else None, fault, now)
-        kind = line.partition(":")[0]
-        if line and now - self._said.get(kind, -np.inf) > SAY_AGAIN:  # a refusal may come a hundred times a second
-            self._said[kind] = now
-            if line == "tracking":
-                self.get_logger().info(line)
-            else:
-                self.get_logger().warning(line)
+        if line == "tracking":
+            self.get_logger().info(line)
+        elif line:
+            self._warn(line.partition(":")[0], line)
 
     def _on_recover(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._arm_lock:
             self._follower.drop()
-            response.message = self._arm.recover()
+            response.message = self._arm.recover() if self._arm is not None else "not configured"
         response.success = not response.message
         self.get_logger().info(f"recovery asked for: {response.message or 'done'}")
         return response
-
-    def close(self) -> None:
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        self._thread.join(3.0)
-        with self._arm_lock:
-            self._arm.close()
-
-
-def make_arm(backend: str, address: str, realtime: bool, values: dict[str, object]) -> ArmBackend:
-    """Raises `ConfigurationError` for an unknown backend, `RobotUnavailableError` when the arm does not answer."""
-    if backend == "fake":
-        return FakeArm()
-    if backend == "franky":
-        from safe_policy_ros.arm.franky import FrankyArm  # loads libfranka, which the fake arm does without
-
-        return FrankyArm(ArmConfig(address=address, realtime=realtime, **values))  # type: ignore[arg-type]
-    raise ConfigurationError(f"parameter backend: expected franky or fake, got {backend!r}")
 
 
 def _work(node: Node) -> bool:

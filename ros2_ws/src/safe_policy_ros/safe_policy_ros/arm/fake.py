@@ -1,4 +1,4 @@
-"""An arm without dynamics, for tests of the nodes around it."""
+"""An arm without dynamics, for tests of the nodes around it and for a graph without a simulator."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import numpy as np
 
 from safe_policy_core.geometry import Pose
 from safe_policy_ros.arm.backend import ArmState
-from safe_policy_ros.arm.config import JOINTS
 
 TIME_CONSTANT = 0.05
-"""[s] The tool approaches its target exponentially."""
+"""[s] The tool approaches its target exponentially, about as fast as the impedance of franka.yaml does."""
 NOMINAL = np.array([1.0, 0.0, 0.0, 0.0])
+START = (0.5, -0.105, 0.036)
+"""[m] SafeReach's start."""
+_NONE = np.zeros(0)
 
 
 class FakeArm:
-    """The tool follows the target with a first-order lag. Joints do not move."""
+    """The tool follows the target with a first-order lag. It has no joints and measures no force."""
 
-    def __init__(self, position: tuple[float, float, float] = (0.5, -0.105, 0.036)) -> None:
+    def __init__(self, position: tuple[float, float, float] = START) -> None:
         self._vector = np.array([*position, 0.0, 0.0, 0.0])
         self._target: np.ndarray | None = None
         self._last = time.monotonic()
@@ -27,10 +29,10 @@ class FakeArm:
         now = time.monotonic()
         share = 1 - np.exp(-(now - self._last) / TIME_CONSTANT)
         self._last = now
-        if self._target is not None:
-            self._vector = self._vector + share * (self._target - self._vector)
-        zeros = np.zeros(JOINTS)
-        return ArmState(Pose.from_vector(self._vector, NOMINAL), zeros, zeros, zeros, np.zeros(6), now)
+        target = self._target
+        if target is not None:
+            self._vector = self._vector + share * (target - self._vector)
+        return ArmState(Pose.from_vector(self._vector, NOMINAL), _NONE, _NONE, _NONE, None, now)
 
     def start(self) -> None:
         self._target = self._vector
@@ -49,6 +51,10 @@ class FakeArm:
 
     def recover(self) -> str:
         return ""
+
+    @property
+    def settings(self) -> dict[str, float | str]:
+        return {"time_constant_s": TIME_CONSTANT}
 
     def close(self) -> None:
         self.stop()

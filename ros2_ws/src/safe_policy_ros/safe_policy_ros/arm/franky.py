@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 CONTROLLABLE = (RobotMode.Idle, RobotMode.Move)
 RETRY_PERIOD = 0.5
+READ_BACK_TIMEOUT = 0.5
+"""[s] A setting is in the arm's state one of its milliseconds after it was accepted."""
+READ_BACK_TOLERANCE = 1e-5
+"""[kg, m, kg m^2] The arm keeps single precision."""
 # franky translates most of libfranka's exceptions; of the socket layer below it a RuntimeError comes through.
 ARM_ERRORS = (franky.Exception, RuntimeError)
 
@@ -34,19 +38,47 @@ class FrankyArm:
         self._config = config
         self._robot = _connect(config)
         self._tracker: CartesianImpedanceTracker | None = None
-        self._ending = threading.Lock()
         try:
             self._prepare()
         except ARM_ERRORS as error:
             raise RobotUnavailableError(f"robot at {config.address}: {_line(error)}") from error
 
     def _prepare(self) -> None:
-        """What the arm must know before it moves: thresholds of collision, tool and load."""
+        """What the arm must know before it moves: thresholds of collision, tool and load.
+
+        libfranka raises when the arm refuses one. The thresholds of collision are not in the arm's state, so the
+        acceptance is all that can be known of them; they are set anew before every motion.
+        """
         config, robot = self._config, self._robot
-        robot.set_collision_behavior([config.collision_torque] * JOINTS, [config.collision_force] * 6)
+        self._set_collision_behavior()
         tool = Affine(np.asarray(config.tool_translation), np.asarray(config.tool_quaternion))
         robot.set_ee(tool.matrix.T.ravel())  # column-major
         robot.set_load(config.load_mass, np.asarray(config.load_centre), np.asarray(config.load_inertia))
+        deadline = time.monotonic() + READ_BACK_TIMEOUT
+        while self._differences() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._check()
+
+    def _set_collision_behavior(self) -> None:
+        config = self._config
+        self._robot.set_collision_behavior([config.collision_torque] * JOINTS, [config.collision_force] * 6)
+
+    def _check(self) -> None:
+        """Raises `RobotUnavailableError` naming each setting that the arm has otherwise than it was told."""
+        if differences := self._differences():
+            raise RobotUnavailableError(f"robot at {self._config.address}: {'; '.join(differences)}; has Desk or "
+                                        "another program changed it? Start this node again")
+
+    def _differences(self) -> list[str]:
+        config, state = self._config, self._robot.state
+        tool = Affine(np.asarray(config.tool_translation), np.asarray(config.tool_quaternion))
+        settings = (("load_mass", [config.load_mass], state.m_load, "kg"),
+                    ("load_centre", config.load_centre, state.F_x_Cload, "m"),
+                    ("load_inertia", config.load_inertia, np.asarray(state.I_load).T, "kg m^2"),
+                    ("tool", tool.matrix, state.NE_T_EE.matrix, "m, 1"))
+        return [f"{name}: expected {np.asarray(wanted).tolist()} {unit}, the arm has {np.ravel(found).tolist()}"
+                for name, wanted, found, unit in settings
+                if not np.allclose(np.ravel(wanted), np.ravel(found), rtol=0, atol=READ_BACK_TOLERANCE)]
 
     def read(self) -> ArmState:
         try:
@@ -56,11 +88,15 @@ class FrankyArm:
         pose = state.O_T_EE
         return ArmState(Pose(np.array(pose.translation), np.array(pose.quaternion)), np.array(state.q),
                         np.array(state.dq), np.array(state.tau_J), np.array(state.O_F_ext_hat_K),
-                        state.time.to_sec(), _fault(state))
+                        state.time.to_sec(), _fault(state),
+                        # libfranka: zero when no control loop runs.
+                        state.control_command_success_rate if state.robot_mode == RobotMode.Move else None)
 
     def start(self) -> None:
         config = self._config
         try:
+            self._check()
+            self._set_collision_behavior()
             self._tracker = CartesianImpedanceTracker(
                 self._robot, translational_stiffness=config.translational_stiffness,
                 rotational_stiffness=config.rotational_stiffness,
@@ -96,6 +132,15 @@ class FrankyArm:
             return "" if self._robot.recover_from_errors() else f"the arm keeps its errors: {_fault(self._robot.state)}"
         except ARM_ERRORS as error:
             return _line(error)
+
+    @property
+    def settings(self) -> dict[str, float | str]:
+        config, state = self._config, self._robot.state
+        return {"address": config.address, "realtime": "enforce" if config.realtime else "ignore",
+                "translational_stiffness_N_per_m": config.translational_stiffness,
+                "rotational_stiffness_Nm_per_rad": config.rotational_stiffness,
+                "collision_torque_Nm": config.collision_torque, "collision_force_N": config.collision_force,
+                "load_mass_kg": float(state.m_load), "end_effector_mass_kg": float(state.m_ee)}
 
     def close(self) -> None:
         self.stop()
