@@ -23,6 +23,7 @@ from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
 from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.online import FineTuner, finetune
+from safe_policy_core.training.session import FinetuneSession
 
 
 @dataclass
@@ -171,7 +172,14 @@ class Finetune:
     """The episodes have this seed and the following ones; `evaluate` begins at 0, with other scenes."""
 
     cost_budget: float | None = None
-    """Stop when the costs of the episodes add up to more."""
+    """Stop when the costs of the episodes add up to more. A stopped session goes on by --resume with a larger one."""
+
+    resume: bool = False
+    """Go on with the session in `--out`, after an interruption or a spent budget, at the same episode."""
+
+    violation_tolerance: float = 0.05
+    """New weights are thrown away when the violation probability that they see in recorded scenes is larger than
+    that of the first ones by more than this."""
 
     batch: int | None = None
     """Sequences of a batch; by default what suits the method."""
@@ -196,9 +204,9 @@ class Finetune:
         source = find_checkpoint(self.checkpoint)
         if self.out.resolve() in (source.resolve(), source.resolve().parent):
             raise ConfigurationError(f"out: {self.out} is the checkpoint to start from; name another folder")
-        if (self.out / RUN_FOLDER).exists():
-            raise ConfigurationError(f"out: {self.out / RUN_FOLDER} exists; to go on from it make it the checkpoint, "
-                                     "add its episodes to --data and name another folder")
+        if not self.resume and (self.out / RUN_FOLDER).exists():
+            raise ConfigurationError(f"out: {self.out / RUN_FOLDER} exists; go on with its session by --resume, or "
+                                     "name another folder")
         result = self._over_ros(source) if self.env == "ros" else self._direct(source)
         return {"task": self.task, "env": self.env, "from": str(self.checkpoint), "out": str(self.out), **result}
 
@@ -206,17 +214,30 @@ class Finetune:
         # By name: the core does not depend on the ROS packages, which only exist where the workspace is built.
         over_ros = importlib.import_module("safe_policy_ros.commands").finetune_over_ros
         return over_ros(self.task, self.episodes, self.updates, source, self.out, seed=self.seed, data=self.data,
-                        cost_budget=self.cost_budget, arm=self.arm)
+                        cost_budget=self.cost_budget, arm=self.arm, session=self._session(source),
+                        violation_tolerance=self.violation_tolerance)
+
+    def _session(self, source: Path) -> FinetuneSession:
+        identity = {"task": self.task, "env": self.env, "seed": self.seed, "updates": self.updates,
+                    "checkpoint_sha256": read_manifest(source)["sha256"],
+                    "data": [str(path.resolve()) for path in self.data]}
+        if self.resume:
+            return FinetuneSession.resume(self.out, identity)
+        return FinetuneSession.begin(self.out, identity, str(source.resolve()))
 
     def _direct(self, source: Path) -> dict[str, Any]:
-        learner = load_learner(source, check_device(self.device))
+        device, store = check_device(self.device), EpisodeStore(self.data)
         batch, length = sequence_sizes(read_manifest(source)["method"], self.batch, self.length)
-        tuner = FineTuner(learner, EpisodeStore(self.data), self.out, batch=batch, length=length, seed=self.seed,
-                          online_weight=self.online_weight, command=command_line())
-        env = open_env(self.task, learner.specs)
+        session = self._session(source)
+        # Before the first round is saved there is nothing to go on from but the beginning.
+        resume = self.resume and (self.out / RUN_FOLDER).exists()
+        tuner = FineTuner(load_learner(self.out if resume else source, device), store, self.out, batch=batch,
+                          length=length, seed=self.seed, online_weight=self.online_weight, command=command_line(),
+                          violation_tolerance=self.violation_tolerance, resume=resume, episodes=session.paths())
+        env = open_env(self.task, tuner.learner.specs)
         seen = {"success": 0, "violations": 0}
         try:
-            with tqdm(total=self.episodes, desc="finetune", unit="episode") as bar:
+            with tqdm(total=self.episodes, initial=len(session.rows), desc="finetune", unit="episode") as bar:
                 def show(row: dict[str, Any]) -> None:
                     seen["success"] += row["success"]
                     seen["violations"] += row["violation"]
@@ -224,7 +245,7 @@ class Finetune:
                     bar.update()
 
                 return finetune(env, tuner, self.episodes, self.seed, self.updates, self.cost_budget,
-                                {"task": self.task, "operator": "policy"}, show)
+                                {"task": self.task, "operator": "policy"}, show, session)
         finally:
             env.close()
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from safe_policy_core.checkpoint import read_manifest
 from safe_policy_core.data.episodes import Episode, EpisodeStore, write_episode
-from safe_policy_core.errors import ConfigurationError, UserError
-from safe_policy_core.evaluation import EpisodeResult, cost_regret, rollout
+from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
+from safe_policy_core.evaluation import EpisodeResult, rollout
 from safe_policy_core.interfaces import Learner, Policy, RobotEnv
-from safe_policy_core.training.metrics import Means, append_row
+from safe_policy_core.training.metrics import Means
 from safe_policy_core.training.offline import save_training
+from safe_policy_core.training.session import EPISODES, FinetuneSession
 from safe_policy_core.training.steps import ONLINE, SelectsEpisodes, selected, take_step
+from safe_policy_core.training.weight_check import VIOLATION_TOLERANCE, Judgement, WeightCheck
 
 log = logging.getLogger(__name__)
 
-REFERENCE_OBSERVATIONS = 16
+REFERENCE_OBSERVATIONS = 32
 """On how many recorded observations new weights must act sensibly before they are used."""
 
 
@@ -38,12 +41,17 @@ class FineTuner:
 
     directory: receives `checkpoint` after every `learn`; the last one there is known to be good.
     batch, length: sequences per update and rows per sequence. online_weight: how much more often
-    than offline ones the collected episodes are sampled. Raises `DatasetError` when the episodes
-    do not fit the learner.
+    than offline ones the collected episodes are sampled. violation_tolerance: by how much the mean
+    violation probability on the reference observations may rise. resume: `learner` was loaded from
+    `directory`'s checkpoint and goes on with its counts and its first judgement; `episodes` were
+    collected before and are in the replay buffer again. Raises `DatasetError` when the episodes do
+    not fit the learner, `CheckpointError` when the checkpoint to resume is not one of fine-tuning.
     """
 
     def __init__(self, learner: Learner, store: EpisodeStore, directory: Path | str, *, batch: int = 16,
-                 length: int = 16, seed: int = 0, online_weight: float = 1.0, command: str = "") -> None:
+                 length: int = 16, seed: int = 0, online_weight: float = 1.0, command: str = "",
+                 violation_tolerance: float = VIOLATION_TOLERANCE, resume: bool = False,
+                 episodes: Sequence[Path | str] = ()) -> None:
         self.learner, self.directory = learner, Path(directory)
         self._store = selected(store, learner)
         self._batch, self._length, self._seed = batch, length, seed
@@ -54,10 +62,17 @@ class FineTuner:
         rng = np.random.default_rng((seed, ONLINE))
         # Fixed from the start, so that later weights are judged on the same observations.
         reference = self._store.sample(REFERENCE_OBSERVATIONS, 1, rng)
-        self._reference = [{name: reference[name][index, 0] for name in learner.specs.observation}
-                           for index in range(REFERENCE_OBSERVATIONS)]
+        observations = [{name: reference[name][index, 0] for name in learner.specs.observation}
+                        for index in range(REFERENCE_OBSERVATIONS)]
         if isinstance(learner, StartsFineTuning):
             learner.start_fine_tuning()
+        first = None
+        if resume:
+            before = _online_manifest(self.checkpoint)
+            self._updates, first = int(before["updates"]), Judgement.from_json(before["first"])
+        self._check = WeightCheck(learner.policy(), observations, first, violation_tolerance)
+        for path in episodes:
+            self.add_episode(path)
         self.save()
 
     @property
@@ -83,9 +98,8 @@ class FineTuner:
               ) -> dict[str, float]:
         """Takes updates and saves the new weights. Returns mean metrics.
 
-        New weights that are not finite, or that give an action out of its spec on a recorded
-        observation, are thrown away: the learner goes back to the last good ones and the metric
-        `rolled_back` is 1.
+        New weights that are not finite, or that do not pass `WeightCheck` on recorded observations,
+        are thrown away: the learner goes back to the last good ones and the metric `rolled_back` is 1.
         """
         means, failure = Means(), ""
         try:
@@ -95,7 +109,9 @@ class FineTuner:
                 means.add(metrics)
                 if on_update is not None:
                     on_update(number + 1, metrics)
-            check_policy(self.learner.policy(), self._reference)
+            judgement = self._check.require(self.learner.policy())
+            if judgement.violation is not None:
+                means.add({"reference_violation": judgement.violation})
             # Also after a failure the next attempt must draw other batches.
             self._updates += updates
             self.save()
@@ -111,59 +127,79 @@ class FineTuner:
     def save(self) -> None:
         """Writes `checkpoint`. Raises `CheckpointError` for weights that are not finite."""
         save_training(self.learner, self.checkpoint, self._command, self._store.data_hash(),
-                      {"online": {"updates": self._updates, "episodes": self._episodes, "seed": self._seed}})
+                      {"online": {"updates": self._updates, "episodes": self._episodes, "seed": self._seed,
+                                  "first": self._check.first.to_json()}})
 
 
-def check_policy(policy: Policy, observations: Iterable[dict[str, np.ndarray]]) -> None:
-    """Raises `SpecError` unless the policy acts within its action spec on every observation."""
-    for observation in observations:
-        policy.reset(0)
-        for deterministic in (True, False):
-            policy.specs.action.validate(policy.act(observation, deterministic).action)
+def _online_manifest(checkpoint: Path) -> dict[str, Any]:
+    """What `FineTuner.save` wrote. Raises `CheckpointError` for a checkpoint that fine-tuning did not make."""
+    online = read_manifest(checkpoint)["extra"].get("online")
+    if not isinstance(online, dict) or not {"updates", "first"} <= online.keys():
+        raise CheckpointError(f"{checkpoint}: extra online: expected updates and first, got {online!r:.80}; it was not "
+                              "made by fine-tuning, so it cannot be resumed")
+    return online
 
 
 def finetune(env: RobotEnv, fine_tuner: FineTuner, episodes: int, first_seed: int = 0, updates: int = 50,
              cost_budget: float | None = None, metadata: dict[str, Any] | None = None,
-             on_episode: Callable[[dict[str, Any]], None] | None = None) -> dict[str, Any]:
+             on_episode: Callable[[dict[str, Any]], None] | None = None, session: FinetuneSession | None = None
+             ) -> dict[str, Any]:
     """Acts and learns in turns, in an environment of this process.
 
     Seeds go from `first_seed` upwards; after each episode it is kept in the tuner's directory
     (`episodes`, `finetune.jsonl`), added to the replay buffer, and `updates` gradient steps follow.
     cost_budget: no further episode starts once the episodes' costs add up to more. metadata: for
-    the episode files. on_episode: called with each row. Returns the rows and their sums,
-    `cost_regret` as in FOSP D.2, and `stopped` with the reason for an early end.
+    the episode files. on_episode: called with each row. session: one to go on with, whose learned
+    episodes are in the replay buffer already. Returns the rows and their sums, `cost_regret` as in
+    FOSP D.2, and `stopped` with the reason for an early end.
     """
     if episodes < 1 or updates < 0:
         raise ConfigurationError(f"episodes, updates: expected at least 1 and 0, got {episodes} and {updates}")
-    rows: list[dict[str, Any]] = []
-    results: list[EpisodeResult] = []
-    spent, stopped = 0.0, ""
-    for seed in range(first_seed, first_seed + episodes):
-        result = rollout(env, fine_tuner.policy(), seed, deterministic=False, record=True, metadata=metadata)
-        path = fine_tuner.directory / "episodes" / f"seed_{seed:08d}.h5"
-        assert result.episode is not None  # asked for by record=True
-        write_episode(path, result.episode)
-        result.episode = None
-        results.append(result)
-        spent += result.cost
-        fine_tuner.add_episode(path)
-        row = {"seed": seed, "steps": result.steps, "episode_return": result.reward, "episode_cost": result.cost,
-               "success": result.success, "violation": result.violation, "terminated": result.terminated,
-               "truncated": result.truncated, "online_share": _online_share(result), "path": str(path),
-               "cost_so_far": spent, "metrics": fine_tuner.learn(updates), "message": fine_tuner.last_failure}
-        rows.append(row)
-        append_row(fine_tuner.directory / "finetune.jsonl", row)
+    session = session or FinetuneSession.begin(fine_tuner.directory, {})
+
+    def learn() -> None:
+        assert session is not None and session.pending is not None
+        fine_tuner.add_episode(session.pending["path"])
+        outcome = {"metrics": fine_tuner.learn(updates), "learning_message": fine_tuner.last_failure}
+        row = session.learned(outcome, str(fine_tuner.checkpoint))
         if on_episode is not None:
             on_episode(row)
-        if cost_budget is not None and spent > cost_budget:
-            stopped = f"cost budget: {spent:g} of {cost_budget:g} spent after {len(rows)} of {episodes} episodes"
+
+    if session.pending is not None:
+        learn()
+    for path in session.unknown():
+        session.recover(path)
+        learn()
+    stopped = ""
+    while session.count < episodes:
+        if stopped := budget_spent(session, episodes, cost_budget):
             log.warning(stopped)
             break
-    return {"episodes": rows, "count": len(rows), "successes": sum(result.success for result in results),
-            "violations": sum(result.violation for result in results), "steps": sum(row["steps"] for row in rows),
-            "total_cost": spent, "reward": sum(result.reward for result in results) / len(results),
-            "cost_regret": cost_regret(results), "updates": len(rows) * updates, "stopped": stopped,
+        seed = first_seed + session.count
+        result = rollout(env, fine_tuner.policy(), seed, deterministic=False, record=True, metadata=metadata)
+        path = fine_tuner.directory / EPISODES / f"seed_{seed:08d}.h5"
+        assert result.episode is not None  # asked for by record=True
+        write_episode(path, result.episode)
+        session.acted({"seed": seed, "steps": result.steps, "episode_return": result.reward,
+                       "episode_cost": result.cost, "success": result.success, "violation": result.violation,
+                       "terminated": result.terminated, "truncated": result.truncated,
+                       "online_share": _online_share(result), "path": str(path), "message": ""})
+        learn()
+    rows = session.rows
+    steps = sum(row["steps"] for row in rows)
+    return {"episodes": rows, "count": len(rows), "successes": sum(row["success"] for row in rows),
+            "violations": sum(row["violation"] for row in rows), "steps": steps, "total_cost": session.spent,
+            "reward": sum(row["episode_return"] for row in rows) / max(1, len(rows)),
+            "cost_regret": session.spent / max(1, steps), "updates": len(rows) * updates, "stopped": stopped,
             "checkpoint": str(fine_tuner.checkpoint), "gate": None}
+
+
+def budget_spent(session: FinetuneSession, episodes: int, cost_budget: float | None) -> str:
+    """Why no further episode may start, or "". The session can go on with a larger budget."""
+    if cost_budget is None or session.spent <= cost_budget:
+        return ""
+    return (f"cost budget: {session.spent:g} of {cost_budget:g} spent after {session.count} of {episodes} episodes; "
+            "go on by --resume with a larger one")
 
 
 def _online_share(result: EpisodeResult) -> float | None:
