@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+AXES = ("x", "y", "z", "roll", "pitch", "yaw")
+
 
 @dataclass(frozen=True)
 class DeviceState:
@@ -34,8 +36,20 @@ class TeleopDevice(ABC):
         Raises `DeviceUnavailableError` when the device is gone.
         """
 
+    def health(self) -> str:
+        """What keeps the operator from moving the arm although the device is there, with what to do; "" when all
+        is well as far as can be told."""
+        return ""
+
     def close(self) -> None:  # noqa: B027 - devices with nothing to free need not say so
         """Frees the device. May be called twice."""
+
+
+def turned(twist: np.ndarray, operator_yaw: float) -> np.ndarray:
+    """(6,) from the axes of an operator who looks along `operator_yaw` [rad] to the base frame, within [-1, 1]."""
+    cosine, sine = np.cos(operator_yaw), np.sin(operator_yaw)
+    turn = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+    return np.clip(np.concatenate([turn @ twist[:3], turn @ twist[3:]]), -1.0, 1.0)
 
 
 class NoDevice(TeleopDevice):
