@@ -12,7 +12,8 @@ from pyspacemouse.config_helpers import apply_axis_convention
 from pyspacemouse.device import SpaceMouseDevice
 
 from data_collection.devices.factory import open_device
-from data_collection.devices.spacemouse import CONVENTION, SpaceMouse, SpaceMouseConfig
+from data_collection.devices.hidraw import find_mice, why_unavailable
+from data_collection.devices.spacemouse import CONVENTION, SILENCE, ZERO_REPORTS, SpaceMouse, SpaceMouseConfig
 from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
 
 FULL = 350
@@ -90,6 +91,105 @@ def test_deadband_and_scales():
     np.testing.assert_allclose(device.read(0.0).twist, [0.5 * 0.4 / 0.9, 0, 0, 0, 0, 0], atol=1e-9)
 
 
+def test_axes_are_swapped_turned_round_and_left_out():
+    device, _ = mouse(translation(x=-FULL, y=-FULL // 2), rotation(z=-FULL),
+                      axes=("y", "-x", "z", "", "yaw", ""), deadband=0.0)
+    np.testing.assert_allclose(device.read(0.0).twist, [1, -0.5, 0, 0, 1, 0], atol=1e-9)
+
+
+@pytest.mark.parametrize("axes", [("x", "y", "z"), ("x", "y", "z", "roll", "pitch", "jaw"), ("--x", *"yz", "", "", "")])
+def test_axes_that_do_not_exist_are_named(axes):
+    with pytest.raises(ConfigurationError, match="axes"):
+        SpaceMouseConfig(axes=axes)
+
+
+def stream(path, seconds, rate=62.5):
+    """HID reports as a SpaceMouse sends them: translation and rotation in turns, `path(t)` [counts] (6,) at each."""
+    reports = []
+    for k in range(int(seconds * rate)):
+        x, y, z, roll, pitch, yaw = np.round(path(k / rate)).astype(int)
+        reports += [translation(x, y, z), rotation(roll, pitch, yaw)]
+    return reports
+
+
+def test_a_push_and_a_release_as_a_hand_makes_them():
+    """Half a second forward with a trembling hand; the device then sends its zeros and falls silent."""
+    rng = np.random.default_rng(0)
+
+    def hand(t):
+        push = FULL * np.sin(np.pi * t / 0.5)
+        return np.array([0, -push, 0, 0, 0, 0]) + rng.normal(0, 0.02 * FULL, 6) * (push > 0)
+
+    device, source = mouse(name="SpaceMouseCompact")
+    reports = [*stream(hand, 0.5), translation(), rotation()]
+    twists, now = [], 0.0
+    while reports or now < 1.0:
+        source.reports, reports = reports[:2], reports[2:]
+        twists.append(device.read(now).twist)
+        now += 1 / 62.5
+    twists = np.array(twists)
+    assert twists[:, 0].max() > 0.95 and (twists[:, 0] >= 0).all()
+    assert np.abs(twists[:, 1:]).max() < 0.05, "the deadband swallows the trembling"
+    assert not twists[-20:].any()
+    assert device.health() == ""
+
+
+def test_a_device_that_sends_only_zeros_is_told_with_what_to_do():
+    device, source = mouse()
+    for _ in range(ZERO_REPORTS):
+        source.reports.append(translation())
+        device.read(0.0)
+    assert "spacenavd" in device.health()
+    source.reports.append(translation(y=-FULL))
+    device.read(0.0)
+    assert device.health() == ""
+
+
+def test_a_rest_after_motion_is_no_fault():
+    device, source = mouse(translation(y=-FULL))
+    device.read(0.0)
+    source.reports += [translation()] * 2 * ZERO_REPORTS
+    for _ in range(4):
+        device.read(0.1)
+    assert device.health() == ""
+
+
+def test_a_displaced_device_that_falls_silent_counts_as_released():
+    device, source = mouse(translation(y=-FULL), buttons(1))
+    assert device.read(0.0).moving
+    assert device.read(SILENCE - 0.01).moving
+    assert not device.read(SILENCE + 0.01).moving
+    assert "silent" in device.health()
+    source.reports.append(translation(y=-FULL))
+    assert device.read(SILENCE + 0.02).moving and device.health() == ""
+
+
+def hidraw(root, number, identity, name):
+    folder = root / "sys" / f"hidraw{number}" / "device"
+    folder.mkdir(parents=True)
+    (folder / "uevent").write_text(f"DRIVER=hid-generic\nHID_ID={identity}\nHID_NAME={name}\nHID_PHYS=usb-1\n")
+
+
+def test_a_missing_mouse_a_forbidden_one_and_a_missing_node_are_told_apart(tmp_path):
+    hidraw(tmp_path, 0, "0003:00001D6B:00000104", "a keyboard")
+    hidraw(tmp_path, 1, "0003:0000046D:0000C52B", "a Logitech mouse receiver")
+    sysfs, dev = tmp_path / "sys", tmp_path / "dev"
+    assert find_mice(sysfs, dev) == []
+    assert "plug it in" in why_unavailable([]) and "70-spacemouse.rules" in why_unavailable([])
+    hidraw(tmp_path, 2, "0003:0000256F:0000C635", "3Dconnexion SpaceMouse Compact")
+    hidraw(tmp_path, 3, "0003:0000046D:0000C626", "3Dconnexion SpaceNavigator")
+    mice = find_mice(sysfs, dev)
+    assert [(mouse.name, mouse.node.name) for mouse in mice] == [
+        ("3Dconnexion SpaceMouse Compact", "hidraw2"), ("3Dconnexion SpaceNavigator", "hidraw3")]
+    assert "container" in why_unavailable(mice)
+    dev.mkdir()
+    for mouse in mice:
+        mouse.node.touch()
+    assert why_unavailable(mice) == ""
+    forbidden = why_unavailable(mice, access=lambda path, mode: mode == 0)
+    assert "may not read" in forbidden and "udevadm" in forbidden and str(mice[0].node) in forbidden
+
+
 def test_a_resting_device_is_all_zero():
     device, _ = mouse(translation(), rotation())
     state = device.read(0.0)
@@ -164,5 +264,5 @@ def test_options_out_of_range_are_refused(options):
 
 
 def test_unknown_device_names_the_known_ones():
-    with pytest.raises(ConfigurationError, match=r"joystick.*spacemouse, scripted, none"):
+    with pytest.raises(ConfigurationError, match=r"joystick.*spacemouse, keyboard, scripted, none"):
         open_device("joystick")

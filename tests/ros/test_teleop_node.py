@@ -131,9 +131,10 @@ def test_a_signal_leaves_the_arm_with_a_halt(tmp_path):
 
 @pytest.mark.parametrize(("parameters", "expected"), [
     ({"device": "spacemouse"}, "70-spacemouse.rules"),
-    ({"device": "joystick"}, "expected one of spacemouse, scripted, none"),
+    ({"device": "joystick"}, "expected one of spacemouse, keyboard, scripted, none"),
     ({"deadband": 2.0}, "deadband"),
-    ({"button_labels": "[reward, coffee]"}, "coffee"),
+    ({"buttons": "[reward, coffee]"}, "coffee"),
+    ({"device": "keyboard"}, "no terminal"),
 ])
 def test_what_cannot_work_ends_with_one_line(tmp_path, parameters, expected):
     with ros_graph(tmp_path) as graph:

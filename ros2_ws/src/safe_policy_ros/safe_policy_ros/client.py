@@ -17,13 +17,16 @@ from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from safe_policy_interfaces.action import FineTune, RunEpisode
-from safe_policy_interfaces.msg import GateStatus
+from safe_policy_interfaces.msg import GateStatus, LabelEvent
 from safe_policy_interfaces.srv import LoadPolicy, ResetScene
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from safe_policy_core.errors import RobotUnavailableError, UserError
 from safe_policy_ros import qos
 from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC
+from safe_policy_ros.heartbeat import heartbeat_topic
+from safe_policy_ros.messages import ns_to_stamp
 from safe_policy_ros.spinner import Spinner
 
 STATES = {GateStatus.DISARMED: "DISARMED", GateStatus.ACTIVE: "ACTIVE", GateStatus.HOLD: "HOLD",
@@ -31,6 +34,12 @@ STATES = {GateStatus.DISARMED: "DISARMED", GateStatus.ACTIVE: "ACTIVE", GateStat
 EPISODE_TIMEOUT = 900.0
 """[s] For the whole of an episode: the operator of a real arm may take minutes to arrange the table."""
 LEARN_TIMEOUT = 3600.0
+STALE_LEARNING = 180.0
+"""[s] Without a word from a learner that lives: it hangs. Reading the dataset and the first update come first."""
+LOST_AFTER = 5.0
+"""[s] Silence after which a node is taken for dead, so that nobody waits an hour for its answer."""
+LOOK_PERIOD = 0.03
+"""[s] Between two looks at what may end a wait."""
 ANSWER_TIMEOUT = 10.0
 """[s] For a node to say that it has taken a request."""
 ARM_SETTLES = 0.5
@@ -59,6 +68,11 @@ class GraphClient:
         self._tuner_parameters = self._node.create_client(SetParameters, "/fine_tuner/set_parameters")
         self._run = ActionClient(self._node, RunEpisode, "/policy/run_episode")
         self._learn = ActionClient(self._node, FineTune, "/fine_tuner/learn")
+        self._heard: dict[str, float] = {}
+        for name in ("policy", "fine_tuner"):
+            self._node.create_subscription(Header, heartbeat_topic(name),
+                                           lambda _, name=name: self._hear(name), qos.COMMAND)
+        self._labels = self._node.create_publisher(LabelEvent, "/labels", qos.LABELS)
         self._spinner = Spinner(self._node)
 
     def __enter__(self) -> GraphClient:
@@ -76,6 +90,17 @@ class GraphClient:
 
     def _on_status(self, message: GateStatus) -> None:
         self._status = message
+
+    def _hear(self, name: str) -> None:
+        self._heard[name] = time.monotonic()
+
+    def _lost(self, name: str, since: float) -> str:
+        """What to say when the node `name` has been silent; `since`: when waiting for it began (monotonic s)."""
+        silent = time.monotonic() - max(self._heard.get(name, since), since)
+        if silent < LOST_AFTER:
+            return ""
+        return (f"{name}_node has been silent for {silent:.0f} s: it is lost, or hangs; start it again, then go on "
+                "by --resume")
 
     def wait_ready(self, timeout: float = 30.0, learning: bool = False, recording: bool = True) -> None:
         """Waits for every node that an episode needs. Raises `RobotUnavailableError` naming the missing ones."""
@@ -130,6 +155,11 @@ class GraphClient:
         return {"state": STATES[status.state], "reason": status.reason, "epoch": status.epoch,
                 "accepted": status.accepted, "rejected": status.rejected}
 
+    def label(self, kind: str, value: float, who: str) -> None:
+        """Sets a label ("reward", "cost" or "abort") from a key of the console."""
+        self._labels.publish(LabelEvent(stamp=ns_to_stamp(self._node.get_clock().now().nanoseconds), kind=kind,
+                                        value=value, source="key", who=who))
+
     def load(self, directory: Path | str, timeout: float = 60.0) -> str:
         """The policy in `directory` acts from now on; returns the SHA-256 of its weights."""
         request = LoadPolicy.Request(directory=str(Path(directory).resolve()))
@@ -150,10 +180,13 @@ class GraphClient:
     def run_episode(self, task: str, seed: int, source: str = "policy", directory: Path | str = "",
                     operator: str = "", deterministic: bool = False,
                     on_step: Callable[[dict[str, Any]], None] | None = None,
-                    timeout: float = EPISODE_TIMEOUT) -> dict[str, Any]:
-        """One episode; `on_step` hears each step. Raises `GraphError` when it could not run.
+                    timeout: float = EPISODE_TIMEOUT, stop_when: Callable[[], bool] = lambda: False
+                    ) -> dict[str, Any]:
+        """One episode; `on_step` hears each step. Raises `GraphError` when it could not run, and
+        `RobotUnavailableError` when the policy's process is lost.
 
-        Interrupting the call (Ctrl-C) or its timeout cancels the episode, which stops the arm.
+        Interrupting the call (Ctrl-C) or its timeout cancels the episode, which stops the arm. So does
+        `stop_when`, which is asked all the time; the episode's result then comes as ever.
         """
         goal = RunEpisode.Goal(task=task, seed=seed, source=source, operator_name=operator, deterministic=deterministic,
                                directory=str(Path(directory).resolve()) if str(directory) else "")
@@ -162,8 +195,11 @@ class GraphClient:
             if on_step is not None:
                 on_step(_plain(feedback.feedback))
 
-        status, result = self._act(self._run, goal, hear, timeout, "action /policy/run_episode")
-        if status == GoalStatus.STATUS_ABORTED:
+        began = time.monotonic()
+        status, result = self._act(self._run, goal, hear, timeout, "action /policy/run_episode", stop_when,
+                                   lambda: self._lost("policy", began))
+        # One that was cancelled before its first step has nothing to tell but why.
+        if status == GoalStatus.STATUS_ABORTED or (result.message and not result.steps):
             raise GraphError(result.message)
         return _plain(result)
 
@@ -172,28 +208,48 @@ class GraphClient:
               timeout: float = LEARN_TIMEOUT) -> dict[str, Any]:
         """Adds an episode ("" adds none) and trains `updates` steps. Raises `GraphError` when it failed."""
         path = str(Path(episode_path).resolve()) if str(episode_path) else ""
+        began = heard = time.monotonic()
+
+        def lost() -> str:
+            if time.monotonic() - heard > STALE_LEARNING:
+                return (f"fine_tuner_node lives but has learned nothing for {STALE_LEARNING:g} s: it hangs; start it "
+                        "again, then go on by --resume")
+            return self._lost("fine_tuner", began)
 
         def hear(feedback: Any) -> None:
+            nonlocal heard
+            heard = time.monotonic()
             if on_update is not None:
                 on_update({"update": feedback.feedback.update, **json.loads(feedback.feedback.metrics_json or "{}")})
 
         _, result = self._act(self._learn, FineTune.Goal(episode_path=path, updates=updates), hear, timeout,
-                           "action /fine_tuner/learn")
+                              "action /fine_tuner/learn", lambda: False, lost)
         if not result.success:
             raise GraphError(f"fine-tuning failed: {result.message}")
         return {"checkpoint": result.checkpoint, "metrics": json.loads(result.metrics_json or "{}"),
                 "learning_message": result.message}
 
-    def _act(self, client: ActionClient, goal: Any, hear: Callable[[Any], None], timeout: float,
-             what: str) -> tuple[int, Any]:
-        """(final status of the goal, its result)."""
+    def _act(self, client: ActionClient, goal: Any, hear: Callable[[Any], None], timeout: float, what: str,
+             stop_when: Callable[[], bool], lost: Callable[[], str]) -> tuple[int, Any]:
+        """(final status of the goal, its result). Raises `RobotUnavailableError` with what `lost` says."""
         sent = self._spinner.call(lambda: client.send_goal_async(goal, hear), ANSWER_TIMEOUT, what)
         handle = self._spinner.wait(sent, ANSWER_TIMEOUT, what)
         if not handle.accepted:
             raise GraphError(f"{what}: refused, another one is running")
+        stopping = False
+        deadline = time.monotonic() + timeout
         try:
             asked = self._spinner.call(handle.get_result_async, ANSWER_TIMEOUT, what)
-            answer = self._spinner.wait(asked, timeout, what)
+            while not asked.done():
+                if problem := lost():
+                    raise RobotUnavailableError(problem)
+                if time.monotonic() > deadline:
+                    raise RobotUnavailableError(f"{what}: no answer within {timeout:g} s; is its node running?")
+                if not stopping and stop_when():
+                    stopping = True
+                    handle.cancel_goal_async()
+                time.sleep(LOOK_PERIOD)
+            answer = self._spinner.wait(asked, ANSWER_TIMEOUT, what)
         except BaseException:
             handle.cancel_goal_async()
             time.sleep(0.2)  # the request must leave this process before its context goes

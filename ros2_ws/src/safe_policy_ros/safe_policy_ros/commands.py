@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from safe_policy_core.training.online import budget_spent
+from safe_policy_core.training.session import EPISODES, FinetuneSession
+from safe_policy_core.training.weight_check import VIOLATION_TOLERANCE
 from safe_policy_ros.client import GraphClient
 from safe_policy_ros.session import Session
 
@@ -29,52 +34,82 @@ def collect_over_ros(task: str, episodes: int, out: Path | str, seed: int = 0, o
     out = Path(out)
     with GraphClient() as client:
         client.wait_ready(wait)
-        session, rows = Session(client, arm), []
-        for index in tqdm(range(episodes), desc="teleoperate", unit="episode", disable=None):
-            row = session.episode(task, seed + index, "teleop", out, operator)
-            rows.append(row)
-            _log(out / "episodes.jsonl", row)
-        return {"task": task, **_totals(rows), "faults": session.faults, "gate": client.gate()}
+        rows: list[Step] = []
+        with contextlib.closing(Session(client, arm)) as session:
+            for index in tqdm(range(episodes), desc="teleoperate", unit="episode", disable=None):
+                session.console.wait_while_paused()
+                if session.console.stopped:
+                    break
+                row = session.episode(task, seed + index, "teleop", out, operator)
+                rows.append(row)
+                _log(out / "episodes.jsonl", row)
+            return {"task": task, **_totals(rows), "faults": session.faults, "gate": client.gate()}
 
 
 def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path | str, out: Path | str, seed: int = 0,
                       operator: str = "policy", data: Sequence[Path | str] = (), cost_budget: float | None = None,
-                      arm: bool = False, wait: float = WAIT) -> dict[str, Any]:
+                      arm: bool = False, wait: float = WAIT, session: FinetuneSession | None = None,
+                      violation_tolerance: float = VIOLATION_TOLERANCE) -> dict[str, Any]:
     """Fine-tunes the policy in `checkpoint` on the arm, episode by episode.
 
     Each episode: the newest weights act, the recorder writes HDF5, the fine-tuner adds it and takes
     `updates` gradient steps, the new weights go to the policy. `data`: offline episodes that stay in
-    the replay buffer. cost_budget: stop once the summed cost of the session exceeds it. Episodes and
-    checkpoints go to `out`, one row per episode to `out`/finetune.jsonl. Returns what
+    the replay buffer. cost_budget: once the summed cost of the session exceeds it, the episode ends and
+    the session pauses. Episodes and checkpoints go to `out`, one row per episode to `out`/finetune.jsonl.
+    session: one to go on with; None begins one in `out`. Returns what
     `safe_policy_core.training.online.finetune` returns, and the gate's counters.
+
+    Raises `RobotUnavailableError` when the policy or the learner is lost; `session` then goes on later.
     """
     out = Path(out)
-    spent, rows, stopped = 0.0, [], ""
+    session = session or FinetuneSession.begin(out, {"task": task, "seed": seed}, _absolute(checkpoint))
     with GraphClient() as client:
         client.wait_ready(wait, learning=True)
         client.configure_tuner({"checkpoint": _absolute(checkpoint), "data": [_absolute(path) for path in data],
-                                "out": _absolute(out), "seed": seed})
-        newest = _absolute(checkpoint)
-        sha256 = client.load(newest)
-        session = Session(client, arm)
-        for index in tqdm(range(episodes), desc="fine-tune", unit="episode", disable=None):
-            row = session.episode(task, seed + index, "policy", out / "episodes", operator)
-            spent += row["episode_cost"]
-            began = time.monotonic()
-            with tqdm(total=updates, desc="learn", unit="update", leave=False, disable=None) as bar:
-                learned = client.learn(row["path"], updates, _advance(bar))
-            newest = learned["checkpoint"]
-            row |= {**learned, "acted_sha256": sha256, "cost_so_far": spent,
-                    "learn_seconds": round(time.monotonic() - began, 2)}
-            sha256 = client.load(newest)
-            rows.append(row)
-            _log(out / "finetune.jsonl", row)
-            if cost_budget is not None and spent > cost_budget:
-                stopped = (f"cost budget: {spent:g} of {cost_budget:g} spent after {len(rows)} of {episodes} "
-                           "episodes")
-                break
-        return {"task": task, **_totals(rows), "updates": len(rows) * updates, "checkpoint": newest,
-                "sha256": sha256, "stopped": stopped, "faults": session.faults, "gate": client.gate()}
+                                "out": _absolute(out), "seed": seed, "resume": True,
+                                # An empty list would have no type.
+                                "episodes": [_absolute(path) for path in session.paths()] or [""],
+                                "violation_tolerance": violation_tolerance})
+        loop = _FinetuneLoop(client, session, updates)
+        with contextlib.closing(Session(client, arm)) as runner, \
+                tqdm(total=episodes, initial=session.count, desc="fine-tune", unit="episode", disable=None) as bar:
+            if session.pending is not None:
+                loop.learn()
+            for path in session.unknown():
+                session.recover(path)
+                loop.learn()
+            bar.update(session.count - bar.n)
+            stopped = ""
+            while session.count < episodes:
+                runner.console.wait_while_paused()
+                stopped = "the operator" if runner.console.stopped else budget_spent(session, episodes, cost_budget)
+                if stopped:
+                    break
+                left = math.inf if cost_budget is None else cost_budget - session.spent
+                row = runner.episode(task, seed + session.count, "policy", out / EPISODES, operator, left)
+                session.acted(row | {"acted_sha256": loop.acting})
+                loop.learn()
+                bar.update()
+        return {"task": task, **_totals(session.rows), "updates": session.count * updates,
+                "checkpoint": session.checkpoint, "sha256": loop.acting, "stopped": stopped,
+                "faults": runner.faults, "gate": client.gate()}
+
+
+class _FinetuneLoop:
+    """Learning from the session's pending episode. acting: SHA-256 of the weights that the policy acts with."""
+
+    def __init__(self, client: GraphClient, session: FinetuneSession, updates: int) -> None:
+        self._client, self._session, self._updates = client, session, updates
+        self.acting = client.load(session.checkpoint)
+
+    def learn(self) -> None:
+        """New weights act afterwards, or the old ones when the new did not pass their check."""
+        assert self._session.pending is not None
+        began = time.monotonic()
+        with tqdm(total=self._updates, desc="learn", unit="update", leave=False, disable=None) as bar:
+            learned = self._client.learn(self._session.pending["path"], self._updates, _advance(bar))
+        self.acting = self._client.load(learned["checkpoint"])
+        self._session.learned(learned | {"learn_seconds": round(time.monotonic() - began, 2)}, learned["checkpoint"])
 
 
 def _advance(bar: Any) -> Callable[[Step], None]:

@@ -6,9 +6,11 @@ import json
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import rclpy.clock
 import torch
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.action.server import ServerGoalHandle
@@ -17,25 +19,30 @@ from rclpy.parameter import Parameter
 from safe_policy_interfaces.action import FineTune
 from safe_policy_interfaces.msg import EpisodeState
 
-from safe_policy_core.checkpoint import read_manifest
+from safe_policy_core.checkpoint import RUN_FOLDER, read_manifest
 from safe_policy_core.commands import sequence_sizes
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import ConfigurationError, UserError
 from safe_policy_core.methods.registry import load_learner
 from safe_policy_core.training.online import FineTuner
+from safe_policy_core.training.weight_check import VIOLATION_TOLERANCE
 from safe_policy_ros import qos
 from safe_policy_ros.goal_worker import GoalWorker
+from safe_policy_ros.heartbeat import Heartbeat
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 
 NAME = "fine_tuner"
 NICENESS = 10
 """The loops that hold the arm go first wherever learning and control share a core."""
-FEEDBACK_EVERY = 5
-"""Updates."""
+FEEDBACK_PERIOD = 0.5
+"""[s] The caller takes a learner for hung that says nothing."""
 SETTABLE: dict[str, tuple[Any, str]] = {
     "checkpoint": ("", "folder of the pretrained checkpoint"), "data": ([], "files or folders of offline episodes"),
-    "out": ("runs/finetuned", "folder for checkpoints"), "seed": (0, "of the sampling")}
+    "out": ("runs/finetuned", "folder for checkpoints"), "seed": (0, "of the sampling"),
+    "resume": (False, "go on with the learner in `out`"),
+    "episodes": ([], "episodes of the session to resume, for the replay buffer"),
+    "violation_tolerance": (VIOLATION_TOLERANCE, "by how much the violation probability of new weights may rise")}
 
 
 class Cancelled(UserError):
@@ -61,6 +68,10 @@ class FineTunerNode(Node):
         self.create_subscription(EpisodeState, "/episode/state", self._on_episode, qos.EPISODE_STATE)
         self._worker = GoalWorker(self, FineTune, "/fine_tuner/learn", self._learn, _failed)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self._heartbeat = Heartbeat(self, NAME)
+        # Learning has a thread of its own, so this timer tells of the thread that hears goals and episodes.
+        self.create_timer(0.25, self._heartbeat.progress,
+                          clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME))
         self.get_logger().info("ready")
 
     def _on_parameters(self, parameters: list[Parameter]) -> SetParametersResult:
@@ -80,11 +91,16 @@ class FineTunerNode(Node):
         if not checkpoint or not data:
             raise ConfigurationError("fine_tuner: set the parameters checkpoint (a pretrained one) and data (offline "
                                      f"episodes); they are {checkpoint!r} and {data!r}")
-        learner = load_learner(Path(checkpoint), self._device)
+        out, resume = Path(self.get_parameter("out").value), bool(self.get_parameter("resume").value)
+        resume = resume and (out / RUN_FOLDER).exists()  # before the first round there is only the beginning
+        learner = load_learner(out if resume else Path(checkpoint), self._device)
         batch, length = sequence_sizes(read_manifest(checkpoint)["method"], self._batch, self._length)
-        return FineTuner(learner, EpisodeStore(data), Path(self.get_parameter("out").value), batch=batch,
-                         length=length, seed=int(self.get_parameter("seed").value),
-                         online_weight=self._online_weight, command="fine_tuner_node")
+        self._version = max((int(path.name) for path in (out / "versions").glob("[0-9]*")), default=0)
+        return FineTuner(learner, EpisodeStore(data), out, batch=batch, length=length,
+                         seed=int(self.get_parameter("seed").value), online_weight=self._online_weight,
+                         command="fine_tuner_node", resume=resume,
+                         episodes=[Path(path) for path in self.get_parameter("episodes").value if path],
+                         violation_tolerance=float(self.get_parameter("violation_tolerance").value))
 
     def _learn(self, handle: ServerGoalHandle) -> tuple[str, FineTune.Result]:
         goal: FineTune.Goal = handle.request
@@ -102,10 +118,14 @@ class FineTunerNode(Node):
         if goal.episode_path:
             tuner.add_episode(Path(goal.episode_path))
 
+        told = 0.0
+
         def tell(update: int, metrics: dict[str, float]) -> None:
+            nonlocal told
             if handle.is_cancel_requested:
                 raise Cancelled(f"cancelled after {update} of {goal.updates} updates")
-            if update % FEEDBACK_EVERY == 0 or update == goal.updates:
+            if (now := time.monotonic()) - told > FEEDBACK_PERIOD or update == goal.updates:
+                told = now
                 handle.publish_feedback(FineTune.Feedback(update=update, metrics_json=json.dumps(metrics)))
 
         metrics = tuner.learn(goal.updates, tell)
@@ -117,6 +137,7 @@ class FineTunerNode(Node):
                                message=tuner.last_failure)
 
     def close(self) -> None:
+        self._heartbeat.close()
         self._worker.close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +12,15 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.node import Node
-from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState, GateStatus, LabelEvent, Step
+from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState, GateStatus, LabelEvent, Monitor, Step
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 
 from safe_policy_ros import qos
 from safe_policy_ros.executed import TargetTrack
 from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
+from safe_policy_ros.heartbeat import Presence, beat, heartbeat_topic
 from safe_policy_ros.messages import pose_from_msg, stamp_to_ns, twist_from_msg, twist_stamped
 
 IMAGE_TOPIC = "/camera/color/image_raw"
@@ -23,10 +28,19 @@ POSE_TOPIC = "/franka/current_pose"
 STATUS_TOPIC = "/safety_gate/status"
 POLICY_TOPIC = "/policy/delta_twist_cmds"
 TELEOP_TOPIC = "/teleop/delta_twist_cmds"
+MONITOR_TOPIC = "/policy/monitor"
+EPISODE_HEARTBEAT = "/episode/heartbeat"
+COMPANIONS = ("teleop", "recorder", "fine_tuner")
+"""Processes without which an episode that began with them does not go on: nobody could take over, or keep or learn
+from what happens. The gate watches those that move the arm."""
 WAITING = 50
 """Messages of a topic that may wait: a control period of the fastest, several times over."""
-POLL_PERIOD = 0.003
+POLL_PERIOD = 0.002
 """[s] Between two looks while something is waited for."""
+PULSE_PERIOD = 0.02
+"""[s] Between two heartbeats of a running episode."""
+USUAL_FRAME_INTERVAL = 1 / 30
+"""[s] Until the camera's own is known."""
 
 
 @dataclass
@@ -34,7 +48,8 @@ class StepSignals:
     """What happened since the last `take_signals`.
 
     reward, cost: highest level of the labels. limits: what changed commands. teleop: whether the
-    operator's commands were passed on. human: twists the operator asked for. abort: who asked for the end.
+    operator had the arm, the hold after the last motion included. human: twists the operator asked for.
+    abort: who asked for the end.
     """
 
     reward: float = 0.0
@@ -57,20 +72,29 @@ class GraphLink:
         self._latest: dict[str, tuple[Any, float]] = {}
         self._levels = {"reward": 0.0, "cost": 0.0}
         self._signals = StepSignals()
+        self._operator_has_arm = False
         self._track = TargetTrack()
         self._saved: dict[str, EpisodeSaved] = {}
         self._clock = ReceiveClock()
+        self.presence = Presence(COMPANIONS)
+        self._intervals: deque[float] = deque(maxlen=9)
+        self._image_stamp = self._received = 0.0
+        self._pulsed = float("-inf")
+        self._monitors = node.create_publisher(Monitor, MONITOR_TOPIC, qos.COMMAND)
+        self._pulses = node.create_publisher(Header, EPISODE_HEARTBEAT, qos.COMMAND)
+        self._stop = node.create_client(Trigger, "/safety_gate/stop")
         self._twists = node.create_publisher(TwistStamped, POLICY_TOPIC, qos.COMMAND)
         self._states = node.create_publisher(EpisodeState, "/episode/state", qos.EPISODE_STATE)
         self._steps = node.create_publisher(Step, "/episode/step", qos.STEPS)
         group = TakenByHand()
         topics: tuple[tuple[type, str, Any, int, Callable[[Any], None]], ...] = (
-            (Image, IMAGE_TOPIC, qos.SENSOR, 1, lambda _: None),
+            (Image, IMAGE_TOPIC, qos.SENSOR, 1, self._on_image),
             (PoseStamped, POSE_TOPIC, qos.SENSOR, 1, lambda _: None),
             (GateStatus, STATUS_TOPIC, qos.STATUS, WAITING, self._on_status),
             (TwistStamped, TELEOP_TOPIC, qos.COMMAND, WAITING, self._on_teleop),
             (LabelEvent, "/labels", qos.LABELS, WAITING, self._on_label),
-            (EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED, 10, self._on_saved))
+            (EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED, 10, self._on_saved),
+            *((Header, heartbeat_topic(name), qos.COMMAND, 1, self._beats_of(name)) for name in COMPANIONS))
         self._taps = [(topic, subscribe(node, kind, topic, profile, group, depth), handle)
                       for kind, topic, profile, depth, handle in topics]
 
@@ -81,13 +105,26 @@ class GraphLink:
         now, system_ns = look()
         for topic, subscription, handle in self._taps:
             for message, info in take(subscription):
-                self._latest[topic] = message, self._clock.received(info["received_timestamp"], now, system_ns)
+                self._received = self._clock.received(info["received_timestamp"], now, system_ns)
+                self._latest[topic] = message, self._received
                 handle(message)
         self._clock.looked(now)
 
+    def _beats_of(self, name: str) -> Callable[[Any], None]:
+        return lambda _: self.presence.heard(name, self._received)
+
+    def _on_image(self, message: Image) -> None:
+        stamp = stamp_to_ns(message.header.stamp) * 1e-9
+        if stamp > self._image_stamp > 0:
+            self._intervals.append(stamp - self._image_stamp)
+        self._image_stamp = stamp
+
     def _on_status(self, message: GateStatus) -> None:
         self._signals.limits.update(message.limits)
-        self._signals.teleop |= message.source == "teleop"
+        if message.source:
+            # During the hold after the operator's last motion nobody commands: the arm is still the operator's.
+            self._operator_has_arm = message.source == "teleop"
+        self._signals.teleop |= self._operator_has_arm
         if message.epoch:  # before the first arming there is no target
             target = pose_from_msg(message.target).to_vector(self._nominal)
             self._track.append(stamp_to_ns(message.header.stamp) * 1e-9, target)
@@ -112,6 +149,20 @@ class GraphLink:
         entry = self._latest.get(topic)
         return None if entry is None else (entry[0], time.monotonic() - entry[1])
 
+    @property
+    def aborted(self) -> str:
+        """Who asked for the end since the last `take_signals`, or ""."""
+        return self._signals.abort
+
+    def image_arrival(self, than_ns: int) -> float | None:
+        """When (monotonic s) the newest image came, if it was captured after `than_ns`; as of the last `poll`."""
+        entry = self._latest.get(IMAGE_TOPIC)
+        return entry[1] if entry and stamp_to_ns(entry[0].header.stamp) > than_ns else None
+
+    def frame_interval(self) -> float:
+        """[s] Median between the stamps of the last pictures."""
+        return statistics.median(self._intervals) if self._intervals else USUAL_FRAME_INTERVAL
+
     def newer_image(self, than_ns: int, until: float) -> Image | None:
         """The newest image captured after `than_ns`; waits until `until` (monotonic s) for one, else None."""
         while True:
@@ -121,6 +172,7 @@ class GraphLink:
                 return entry[0]
             if time.monotonic() >= until:
                 return None
+            self.pulse()
             time.sleep(POLL_PERIOD)
 
     def pose_vector(self) -> tuple[np.ndarray, float] | None:
@@ -147,7 +199,7 @@ class GraphLink:
         """Levels of the last scene mean nothing in the next."""
         self.poll()
         self._levels = dict.fromkeys(self._levels, 0.0)
-        self._signals = StepSignals()
+        self._signals, self._operator_has_arm = StepSignals(), False
 
     def saved(self, episode_id: str, timeout: float) -> EpisodeSaved | None:
         """The recorder's receipt, or None after `timeout` seconds."""
@@ -163,11 +215,29 @@ class GraphLink:
     def now_ns(self) -> int:
         return self._node.get_clock().now().nanoseconds
 
-    def send_twist(self, twist: np.ndarray) -> int:
-        """Publishes (6,) [m/s, rad/s] stamped now; returns the stamp [ns]."""
+    def send_twist(self, twist: np.ndarray, monitor: Monitor | None = None) -> int:
+        """Publishes (6,) [m/s, rad/s] stamped now; returns the stamp [ns]. The monitor gets the same stamp."""
         now = self.now_ns()
-        self._twists.publish(twist_stamped(twist, now))
+        command = twist_stamped(twist, now)
+        if monitor is not None:
+            # First, so that the gate knows what to think of the command when it comes.
+            monitor.header = command.header
+            self._monitors.publish(monitor)
+        self._twists.publish(command)
         return now
+
+    def pulse(self) -> None:
+        """The running episode's heartbeat, at most every `PULSE_PERIOD`. Called by the loop that steps and by nobody
+        else: when that loop hangs, the heartbeat must cease."""
+        now = time.monotonic()
+        if now - self._pulsed >= PULSE_PERIOD:
+            self._pulsed = now
+            self._pulses.publish(beat(self._node))
+
+    def stop_gate(self) -> None:
+        """Asks the gate for a latched stop, without waiting for its answer."""
+        if self._stop.service_is_ready():
+            self._stop.call_async(Trigger.Request())
 
     def publish_state(self, state: EpisodeState) -> None:
         self._states.publish(state)

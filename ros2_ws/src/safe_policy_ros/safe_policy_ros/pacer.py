@@ -1,15 +1,19 @@
-"""The control period on a steady clock."""
+"""The control period on a steady clock, in step with the camera."""
 
 from __future__ import annotations
 
 import time
 
+FOLLOW = 0.3
+"""Share of a step's deviation by which the grid follows the camera: one late picture does not move it far."""
+
 
 class Pacer:
-    """Absolute deadlines `period` apart: being late once does not shift the ones that follow.
+    """Deadlines `period` apart: being late once does not shift the ones that follow.
 
     A deadline that was missed by more than half a period is not made up for by a burst of short
-    steps; the grid moves on and `overruns` counts the periods lost.
+    steps; the grid moves on and `overruns` counts the periods lost. `follow` lets the grid drift towards
+    the arrival of the pictures, so that every deadline meets one that is new.
     """
 
     def __init__(self, period: float) -> None:
@@ -31,3 +35,8 @@ class Pacer:
             self._deadline += late * self.period
             self.overruns += late
         return self._deadline
+
+    def follow(self, arrival: float) -> None:
+        """The picture of this deadline came at `arrival` (monotonic s)."""
+        if self._deadline is not None:
+            self._deadline += FOLLOW * (arrival - self._deadline)

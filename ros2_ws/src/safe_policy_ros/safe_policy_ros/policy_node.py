@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import rclpy
+import rclpy.clock
 import torch
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 from safe_policy_interfaces.action import RunEpisode
@@ -20,8 +22,11 @@ from safe_policy_core.errors import CheckpointError, ConfigurationError, UserErr
 from safe_policy_core.interfaces import ActionDecision, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.scheduling import CONTROL_PRIORITY, ordinary
+from safe_policy_ros import qos
 from safe_policy_ros.episode_messages import EpisodePlan
 from safe_policy_ros.goal_worker import GoalWorker
+from safe_policy_ros.heartbeat import Heartbeat
+from safe_policy_ros.messages import ns_to_stamp
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 from safe_policy_ros.quiet import no_collection
@@ -32,6 +37,8 @@ from sim.safe_reach.task import check_task
 NAME = "policy"
 WARM_UP = 3
 """torch picks its kernels in the first calls, which take longer than a control period."""
+REPORT_PERIOD = 1.0
+"""[s]"""
 
 
 class PolicyNode(Node):
@@ -43,17 +50,24 @@ class PolicyNode(Node):
         self._task = declare(self, "task", "original", "task of goals that name none")
         self._device = declare(self, "device", "cpu", "torch device of the policy")
         scene = declare(self, "scene", "service", "who arranges the table: service (simulated) or manual")
+        countdown = declare(self, "countdown", 0.0, "warning before the arm begins an episode [s]", 0.0, 60.0)
         self._saved_timeout = declare(self, "saved_timeout", 30.0, "how long to wait for the recorder [s]", 0.0, 600.0)
         check_task(self._task)
         self._policy: Policy | None = None
         self._checkpoint: dict[str, Any] = {}
         # A node of its own, and without the launch file's name for this process: two executors, two threads.
         self._env_node = rclpy.create_node("policy_env", use_global_arguments=False)
-        self._env = RosRobotEnv(self._env_node, safe_reach_config(scene=scene))
+        self._env = RosRobotEnv(self._env_node, safe_reach_config(scene=scene, countdown=countdown))
         if checkpoint:
             self._load(Path(checkpoint))
         self.create_service(LoadPolicy, "/policy/load", self._on_load)
         self._worker = GoalWorker(self, RunEpisode, "/policy/run_episode", self._run_goal, _failed, self._env.cancel)
+        self._fault, self._overruns = "", 0
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+        self._heartbeat = Heartbeat(self, NAME)
+        steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
+        self.create_timer(0.25, self._heartbeat.progress, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
 
     # Loading
 
@@ -81,12 +95,28 @@ class PolicyNode(Node):
         self.get_logger().info(f"policy {manifest['method']} of {directory}, sha256 {manifest['sha256'][:12]}")
         return manifest["sha256"]
 
+    def _report(self) -> None:
+        """What ended the last episode stays in /diagnostics until the next one begins."""
+        status = DiagnosticStatus(name="policy: episode", hardware_id=self._checkpoint.get("checkpoint_sha256", ""),
+                                  level=DiagnosticStatus.ERROR if self._fault else DiagnosticStatus.OK,
+                                  message=self._fault or ("running" if self._worker.busy else "idle"))
+        status.values = [KeyValue(key="episode_id", value=self._env.plan.episode_id),
+                         KeyValue(key="overruns", value=str(self._overruns))]
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = ns_to_stamp(self.get_clock().now().nanoseconds)
+        self._diagnostics.publish(message)
+
     # Episodes
 
     def _run_goal(self, handle: ServerGoalHandle) -> tuple[str, RunEpisode.Result]:
+        self._fault = ""
         try:
             result = self._run(handle)
-        except UserError as error:
+        except Exception as error:
+            self._fault = _failed(error).message
+            self._report()
+            if not isinstance(error, UserError):
+                raise
             self.get_logger().error(str(error))
             return "abort", _failed(error)
         return "succeed", result
@@ -130,7 +160,11 @@ class PolicyNode(Node):
         finally:
             self._env.halt()
         result.success, result.violation = bool(info["success"]), bool(info["violation"])
+        self._overruns = info["overruns"]
         if result.truncated and (fault := info.get("fault")):
+            self._fault = fault
+            self._report()
+            self.get_logger().error(f"the episode was cut short: {fault}")
             result.message = f"the episode was cut short: {fault}"
         return result
 
@@ -148,6 +182,7 @@ class PolicyNode(Node):
         """Ends a running episode and stops the arm."""
         self._env.cancel()
         self._worker.close()
+        self._heartbeat.close()
         self._env.close()
         self._env_node.destroy_node()
 

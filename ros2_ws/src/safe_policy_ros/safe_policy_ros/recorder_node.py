@@ -21,6 +21,7 @@ from data_collection.recording.session import Recorded, RecordingSession, Sample
 from safe_policy_core.errors import UserError
 from safe_policy_ros import qos
 from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
+from safe_policy_ros.heartbeat import Heartbeat
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 
@@ -73,10 +74,12 @@ class RecorderNode(Node):
         self.create_timer(POLL_PERIOD, self._poll, clock=steady)
         self.create_timer(0.5, self._watch_policy, clock=steady)
         self._recover(None)
+        self._heartbeat = Heartbeat(self, NAME)
         self.get_logger().info(f"ready, recordings go to {Path(directory).absolute()}")
 
     def _poll(self) -> None:
         """Takes what has come on all topics, in the order in which it was published."""
+        self._heartbeat.progress()
         samples = []
         for topic, kind, subscription in self._taps:
             for data, info in take(subscription, raw=True):
@@ -163,6 +166,7 @@ class RecorderNode(Node):
         self._closed = True
         self._poll()
         self._finish("the recorder was stopped")
+        self._heartbeat.close()
         self._worker.shutdown(wait=True)
         # The receipt dies with its writer unless the readers have it.
         self._saved.wait_for_all_acked(Duration(seconds=0.5))

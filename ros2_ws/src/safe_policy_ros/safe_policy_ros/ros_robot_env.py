@@ -18,21 +18,23 @@ from safe_policy_core.errors import RobotUnavailableError
 from safe_policy_core.geometry import Pose
 from safe_policy_core.interfaces import ActionDecision, Observation, RobotEnv, Specs, StepResult
 from safe_policy_core.safety.motion import CONTROL_PERIOD
-from safe_policy_ros.episode_messages import EpisodePlan, episode_state, step_message
+from safe_policy_ros.episode_messages import EpisodePlan, episode_state, monitor_message, step_message
 from safe_policy_ros.executed import action_scale
 from safe_policy_ros.gate_limits import GateLimits
-from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC, GraphLink
+from safe_policy_ros.graph_link import IMAGE_TOPIC, POLL_PERIOD, POSE_TOPIC, STATUS_TOPIC, GraphLink
 from safe_policy_ros.homing import Homing
 from safe_policy_ros.messages import image_from_msg, stamp_to_ns
 from safe_policy_ros.pacer import Pacer
+from safe_policy_ros.preparation import Preparation
 from safe_policy_ros.scene_setup import make_scene
 from safe_policy_ros.spinner import Spinner
 
-ARM_HINT = "make sure that the arm is free to move, then call /safety_gate/arm"
 LAST_IMAGE_WAIT = 1.0
 """[s] How long a last step waits for the picture of its outcome."""
-ARM_GRACE = 0.3
-"""[s] The answer of /safety_gate/arm may overtake the status that tells of it."""
+LONGEST_SLACK = 0.017
+"""[s] How far from the end of the control period a picture may come to end it: half the interval of 30 Hz."""
+IDLE_PERIOD = 0.008
+"""[s] Between two looks while no picture is due."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RosEnvConfig:
     scene: "service" (simulated) or "manual" (the operator arranges the table). Times in s:
     connect_timeout for a node's first message, image_timeout and pose_timeout for the age at which
     what was seen is too old to act on, status_timeout for the gate's silence, fresh_timeout for the
-    first image of an episode, operator_timeout for the table.
+    first image of an episode, operator_timeout for the table, countdown before the arm begins.
     """
 
     specs: Specs
@@ -56,16 +58,18 @@ class RosEnvConfig:
     status_timeout: float = 0.2
     fresh_timeout: float = 5.0
     operator_timeout: float = 600.0
+    countdown: float = 0.0
     homing: Homing = field(default_factory=Homing)
 
 
 class RosRobotEnv(RobotEnv):
-    """Ten steps a second through the safety gate.
+    """Ten steps a second through the safety gate, each returning as its last picture comes.
 
     Steps are in real time: between the return of one step and the call of the next the last command
     goes on acting, and the gate stops the arm when the next one is more than 150 ms late. Never arms
     the gate. A fault ends the episode with `truncated` and `info["fault"]`: what the gate reports, or
-    stale_image, stale_pose, stale_gate, rearmed, abort, cancelled.
+    stale_image, stale_pose, stale_gate, rearmed, abort, cancelled, or lost_NAME when a process that
+    was there at the reset has fallen silent (then the gate is stopped, too).
     """
 
     def __init__(self, node: Node, config: RosEnvConfig) -> None:
@@ -78,6 +82,8 @@ class RosRobotEnv(RobotEnv):
         self._limits = GateLimits(node, self._spinner, config.connect_timeout)
         self._pacer = Pacer(CONTROL_PERIOD)
         self._cancelled = threading.Event()
+        self._preparation = Preparation(node, self._graph, config.homing, self._cancelled, config.connect_timeout,
+                                        config.status_timeout)
         self._decision: ActionDecision | None = None
         self._running = False
         self.plan = EpisodePlan(task="original")
@@ -89,7 +95,7 @@ class RosRobotEnv(RobotEnv):
     # The episode
 
     def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
-        """Clears the scene, homes the arm, arranges the scene, waits for a fresh image.
+        """Clears the scene, homes the arm, arranges the scene, counts down, waits for a fresh image.
 
         Raises `RobotUnavailableError` naming the topic or service that does not answer, or the gate's
         state when it is not armed.
@@ -100,17 +106,22 @@ class RosRobotEnv(RobotEnv):
         self.plan = self.plan.begin(seed)
         self._announce(EpisodeState.RESETTING)
         try:
-            self._await_graph()
+            preparation = self._preparation
+            preparation.await_graph()
+            self._graph.forget_labels()
+            self._graph.presence.begin(time.monotonic())
             limits = self._limits.read()
             self._scene.clear(self.plan.task, seed)
-            self._home()
+            preparation.home(self._start)
             layout = self._scene.place(self.plan.task, seed)
+            preparation.count_down(self._config.countdown,
+                                   lambda left: self._announce(EpisodeState.RESETTING, {"countdown": left}))
             self._first_observation(self._graph.now_ns())
         except Exception:
             self._graph.send_twist(np.zeros(6))
             self._announce(EpisodeState.ENDED)
             raise
-        self._steps, self._violation, self._epoch = 0, False, self._status().epoch
+        self._steps, self._violation, self._epoch = 0, False, preparation.status().epoch
         self._graph.forget_labels()
         self._pacer.start()
         self._running = True
@@ -129,12 +140,10 @@ class RosRobotEnv(RobotEnv):
         action = self.specs.action.validate(action)
         decision, self._decision = self._decision or ActionDecision(action), None
         before = self._image_ns, self._pose
-        sent_ns = self._graph.send_twist(action * self._scale / CONTROL_PERIOD)
+        sent_ns = self._graph.send_twist(action * self._scale / CONTROL_PERIOD, monitor_message(decision))
         deadline = self._pacer.next()
-        self._cancelled.wait(max(0.0, deadline - time.monotonic()))
-        fault = self._observe(deadline)
+        fault = self._await_picture(deadline) or self._observe()
         signals = self._graph.take_signals()
-        fault = fault or ("abort" if signals.abort else "") or ("cancelled" if self._cancelled.is_set() else "")
 
         executed = self._graph.executed_action(sent_ns, self._scale)
         human = np.mean(signals.human, 0) * CONTROL_PERIOD / self._scale if signals.human else np.zeros(6)
@@ -195,11 +204,40 @@ class RosRobotEnv(RobotEnv):
     def _observation(self) -> Observation:
         return self.specs.validate_observation({"image": self._image, "pose": self._pose})
 
-    def _observe(self, deadline: float) -> str:
+    def _await_picture(self, deadline: float) -> str:
+        """Waits for the picture that is nearest to the end of the control period, so that it is acted on while it is
+        new. Returns what ended the wait before its time, or "". An interruption stops the arm at once."""
+        slack = min(LONGEST_SLACK, self._graph.frame_interval() / 2)
+        while True:
+            self._graph.poll()
+            self._graph.pulse()
+            now = time.monotonic()
+            if interruption := self._interruption(now):
+                self._graph.send_twist(np.zeros(6))
+                return interruption
+            if now >= deadline - slack:
+                arrival = self._graph.image_arrival(self._image_ns)
+                if arrival is not None and arrival >= deadline - slack:
+                    self._pacer.follow(arrival)
+                    return ""
+                if now >= deadline + slack:
+                    return ""
+            time.sleep(POLL_PERIOD if now >= deadline - slack - IDLE_PERIOD else IDLE_PERIOD)
+
+    def _interruption(self, now: float) -> str:
+        if self._cancelled.is_set():
+            return "cancelled"
+        if self._graph.aborted:
+            return "abort"
+        if lost := self._graph.presence.lost(now):
+            self._graph.stop_gate()
+            return f"lost_{lost}"
+        return self._gate_fault()
+
+    def _observe(self) -> str:
         """Takes the newest image and pose; returns the fault that ends the episode, or ""."""
-        image = self._graph.newer_image(self._image_ns, deadline)
-        fault = self._gate_fault()
-        if image is None and not fault and not self._cancelled.is_set():
+        fault, image = "", self._graph.newer_image(self._image_ns, 0.0)
+        if image is None:
             # Blind, so the arm may not go on; the gate takes an explicit zero for a halt, silence for a fault.
             self._graph.send_twist(np.zeros(6))
             seen = self._graph.latest(IMAGE_TOPIC)
@@ -243,12 +281,6 @@ class RosRobotEnv(RobotEnv):
             raise RobotUnavailableError(f"topic {POSE_TOPIC}: no fresh pose of the arm; is franka_node running?")
         self._pose = pose[0].astype(np.float32)
 
-    def _status(self) -> GateStatus:
-        entry = self._graph.latest(STATUS_TOPIC)
-        if entry is None:
-            raise RobotUnavailableError(f"topic {STATUS_TOPIC}: no message; is safety_gate_node running?")
-        return entry[0]
-
     def _gate_fault(self) -> str:
         entry = self._graph.latest(STATUS_TOPIC)
         if entry is None or entry[1] > self._config.status_timeout:
@@ -259,58 +291,3 @@ class RosRobotEnv(RobotEnv):
         if status.state == GateStatus.DISARMED:
             return "disarmed"
         return "" if status.epoch == self._epoch else "rearmed"
-
-    # Before the episode
-
-    def _await_graph(self) -> None:
-        """Waits for a fresh message of every topic and for an armed gate."""
-        deadline = time.monotonic() + self._config.connect_timeout
-        for topic, node in ((STATUS_TOPIC, "safety_gate_node"), (POSE_TOPIC, "franka_node"),
-                            (IMAGE_TOPIC, "camera_node")):
-            while (entry := self._heard(topic)) is None or entry[1] > 0.5:
-                if time.monotonic() > deadline:
-                    raise RobotUnavailableError(f"topic {topic}: no message within "
-                                                f"{self._config.connect_timeout:g} s; is {node} running?")
-                time.sleep(0.02)
-        grace = time.monotonic() + ARM_GRACE
-        while self._status().state in (GateStatus.DISARMED, GateStatus.FAULT) and time.monotonic() < grace:
-            time.sleep(0.01)
-            self._graph.poll()
-        self._require_armed()
-
-    def _heard(self, topic: str) -> tuple[Any, float] | None:
-        self._graph.poll()
-        return self._graph.latest(topic)
-
-    def _require_armed(self) -> GateStatus:
-        entry = self._heard(STATUS_TOPIC)
-        status = self._status()
-        if entry is not None and entry[1] > self._config.status_timeout:
-            raise RobotUnavailableError(f"topic {STATUS_TOPIC}: silent for {entry[1]:.1f} s; is the gate running?")
-        if status.state == GateStatus.FAULT:
-            raise RobotUnavailableError(f"the safety gate is in FAULT ({status.reason}): {ARM_HINT}")
-        if status.state == GateStatus.DISARMED:
-            raise RobotUnavailableError(f"the safety gate is DISARMED: {ARM_HINT}")
-        return status
-
-    def _home(self) -> None:
-        """Drives the commanded pose, then the arm, to the start. Ends with an explicit zero twist."""
-        homing = self._config.homing
-        deadline = time.monotonic() + homing.timeout
-        try:
-            while True:
-                command, measured = self._graph.status_vectors(self._require_armed())
-                at_command = homing.commanded(command, self._start)
-                if at_command and homing.arrived(measured, self._start):
-                    return
-                if self._cancelled.is_set():
-                    raise RobotUnavailableError("homing was cancelled")
-                if time.monotonic() > deadline:
-                    raise RobotUnavailableError(
-                        f"homing: the arm is {np.linalg.norm(measured[:3] - self._start[:3]) * 1000:.0f} mm and the "
-                        f"command {np.linalg.norm(command[:3] - self._start[:3]) * 1000:.0f} mm from the start after "
-                        f"{homing.timeout:g} s; is something in the way, or is the operator commanding?")
-                self._graph.send_twist(np.zeros(6) if at_command else homing.twist(command, self._start))
-                self._cancelled.wait(0.05)
-        finally:
-            self._graph.send_twist(np.zeros(6))

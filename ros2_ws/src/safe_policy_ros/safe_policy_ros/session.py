@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tqdm import tqdm
 
 from safe_policy_core.errors import RobotUnavailableError
 from safe_policy_ros.client import GraphClient, GraphError
+from safe_policy_ros.console import OperatorConsole
 
 log = logging.getLogger(__name__)
 
@@ -33,17 +35,22 @@ class Session:
         self._client, self._may_arm = client, arm
         self._simulated = client.simulated
         self.faults: list[str] = []
+        self.console = OperatorConsole.of_this_process(lambda kind, level: client.label(kind, level, "console"))
         if arm:
             client.arm()
 
-    def episode(self, task: str, seed: int, source: str, directory: Path, operator: str) -> dict[str, Any]:
-        """One recorded episode as a row. Raises `GraphError` or `RobotUnavailableError` when there is none."""
+    def episode(self, task: str, seed: int, source: str, directory: Path, operator: str,
+                budget: float = math.inf) -> dict[str, Any]:
+        """One recorded episode as a row. Raises `GraphError` or `RobotUnavailableError` when there is none.
+
+        budget: cost at which the episode is ended, not only the session after it.
+        """
         attempts = ATTEMPTS if self._simulated and self._may_arm else 1
         while True:
             attempts -= 1
             try:
                 self._rearm()
-                row = self._run(task, seed, source, directory, operator)
+                row = self._run(task, seed, source, directory, operator, budget)
             except (GraphError, RobotUnavailableError) as error:
                 self.faults.append(str(error))
                 if not attempts:
@@ -55,6 +62,9 @@ class Session:
                 self.faults.append(row["message"])
             return row
 
+    def close(self) -> None:
+        self.console.close()
+
     def _rearm(self) -> None:
         gate = self._client.gate()
         if self._may_arm and self._simulated and gate["state"] in ("DISARMED", "FAULT"):
@@ -62,14 +72,19 @@ class Session:
                         gate["reason"] or "no reason")
             self._client.arm()
 
-    def _run(self, task: str, seed: int, source: str, directory: Path, operator: str) -> dict[str, Any]:
+    def _run(self, task: str, seed: int, source: str, directory: Path, operator: str,
+             budget: float) -> dict[str, Any]:
         steps: list[dict[str, Any]] = []
         with tqdm(total=80, desc=f"episode {seed}", unit="step", leave=False, disable=None) as bar:
             def hear(step: dict[str, Any]) -> None:
                 steps.append(step)
                 bar.update()
 
-            result = self._client.run_episode(task, seed, source, directory, operator, on_step=hear)
+            def over() -> bool:
+                self.console.poll(time.monotonic())
+                return sum(step["cost"] for step in steps) > budget
+
+            result = self._client.run_episode(task, seed, source, directory, operator, on_step=hear, stop_when=over)
         if not result["path"]:
             raise GraphError(f"episode of seed {seed} was not recorded: {result['message']}")
         chosen = [step["chosen_policy"] for step in steps]

@@ -9,19 +9,22 @@ import time
 import numpy as np
 import rclpy.clock
 import rclpy.duration
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.context import Context
 from rclpy.node import Node
 from safe_policy_interfaces.msg import EpisodeState, LabelEvent
 from sensor_msgs.msg import Joy
 
-from data_collection.devices import DeviceState, TeleopDevice
-from data_collection.devices.factory import open_device
+from data_collection.devices import AXES, DeviceState, TeleopDevice
+from data_collection.devices.factory import DEVICES, open_device
+from data_collection.devices.keyboard import HELP, Keyboard
 from data_collection.devices.scripted import ScriptedOperator
 from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
 from safe_policy_core.safety.motion import CONTROL_PERIOD
 from safe_policy_core.scheduling import CONTROL_PRIORITY
 from safe_policy_ros import qos
+from safe_policy_ros.heartbeat import Heartbeat
 from safe_policy_ros.messages import BASE_FRAME, ns_to_stamp, pose_from_msg, twist_stamped
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
@@ -30,9 +33,16 @@ from sim.safe_reach.expert import ExpertPolicy
 
 NAME = "teleop"
 COMMAND_TOPIC = "/teleop/delta_twist_cmds"
-LABELS = ("", "reward", "cost", "abort")
-RATES = {"spacemouse": 100.0, "scripted": 25.0, "none": 100.0}
+TAKEOVER = "takeover"
+ROLES = ("", "reward", "cost", "abort", TAKEOVER)
+"""What a button may do: nothing, set a label while it is held, or take the arm."""
+RATES = {"spacemouse": 100.0, "keyboard": 50.0, "scripted": 25.0, "none": 10.0}
 """[1/s]"""
+GRIP = np.array([0.0, 0.0, 1e-6, 0.0, 0.0, 0.0])
+"""[m/s] The gate gives the arm to an operator who asks for motion. This asks for a micrometre a second: it takes the
+arm from the policy and holds it still while the takeover button is pressed."""
+REPORT_PERIOD = 1.0
+"""[s]"""
 HALTS = 5
 """Zeros sent after the last motion: silence after a motion is a fault to the gate. Counted and not timed, so that
 even a process that was held up sends them."""
@@ -46,10 +56,12 @@ class TeleopNode(Node):
 
     def __init__(self, device: TeleopDevice | None = None, context: Context | None = None) -> None:
         super().__init__(NAME, context=context)
-        name = declare(self, "device", "none", "spacemouse, scripted or none")
+        name = declare(self, "device", "none", f"one of {', '.join(DEVICES)}")
         options = {
             "operator_yaw": declare(self, "operator_yaw", 0.0, "direction the operator looks in, 0 is from behind the "
                                     "robot, pi from in front of it [rad]", -2 * np.pi, 2 * np.pi),
+            "axes": declare(self, "axes", list(AXES), "which displacement of the cap drives x, y, z, roll, pitch, yaw; "
+                            "'-' before it turns it round, '' is none"),
             "deadband": declare(self, "deadband", 0.08, "share of full displacement that counts as rest", 0.0, 0.9),
             "translation_scale": declare(self, "translation_scale", 1.0, "share of the largest speed", 0.0, 1.0),
             "rotation_scale": declare(self, "rotation_scale", 1.0, "share of the largest turning speed", 0.0, 1.0)}
@@ -60,10 +72,10 @@ class TeleopNode(Node):
         self._speeds = np.array([translation] * 3 + [rotation] * 3) / CONTROL_PERIOD
         self._operator = declare(self, "operator", "scripted", "name of the operator whose episodes the scripted "
                                  "device drives, and of the person who presses the buttons")
-        self._button_labels = declare(self, "button_labels", ["reward", "cost", "abort"],
-                                      "label that each button of the device sets, in order; '' for none")
-        if unknown := sorted(set(self._button_labels) - set(LABELS)):
-            raise ConfigurationError(f"parameter button_labels: unknown {unknown}, expected some of {LABELS}")
+        self._buttons = declare(self, "buttons", ["reward", "cost", "abort", TAKEOVER],
+                                "what each button of the device does while it is held, in order; '' for nothing")
+        if unknown := sorted(set(self._buttons) - set(ROLES)):
+            raise ConfigurationError(f"parameter buttons: unknown {unknown}, expected some of {ROLES}")
         rate = declare(self, "rate", 0.0, "readings of the device in a second; 0 is the device's own", 0.0, 500.0)
 
         self._commands = self.create_publisher(TwistStamped, COMMAND_TOPIC, qos.COMMAND)
@@ -76,12 +88,17 @@ class TeleopNode(Node):
         if isinstance(self._device, ScriptedOperator):
             self.create_subscription(EpisodeState, "/episode/state", self._on_episode, qos.EPISODE_STATE)
             self.create_subscription(PoseStamped, "/franka/current_pose", self._on_pose, qos.SENSOR)
-        if device is not None or name != "none":
-            self.create_timer(1 / (rate or RATES[name]), self._tick,
-                              clock=rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME))
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
+        self._heartbeat = Heartbeat(self, NAME)
+        steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
+        self.create_timer(1 / (rate or RATES[name if device is None else "spacemouse"]), self._tick, clock=steady)
+        self.create_timer(REPORT_PERIOD, self._report, clock=steady)
         self.get_logger().info(f"ready, device {name}")
+        if isinstance(self._device, Keyboard):
+            self.get_logger().info(HELP)
 
     def _tick(self) -> None:
+        self._heartbeat.progress()
         try:
             state = self._device.read(time.monotonic())
         except DeviceUnavailableError:
@@ -89,7 +106,7 @@ class TeleopNode(Node):
             raise
         self._send_labels(state)
         changed, self._state = state.buttons != self._state.buttons, state
-        if state.moving:
+        if state.moving or self._takes_over(state):
             self._halts = HALTS
             self._send(state)
         elif self._halts:
@@ -98,8 +115,12 @@ class TeleopNode(Node):
         elif changed:
             self._send_joy(state)
 
+    def _takes_over(self, state: DeviceState) -> bool:
+        return any(pressed for role, pressed in zip(self._buttons, state.buttons, strict=False) if role == TAKEOVER)
+
     def _send(self, state: DeviceState) -> None:
-        self._commands.publish(twist_stamped(state.twist * self._speeds, self._now_ns()))
+        twist = GRIP if self._takes_over(state) and not state.moving else state.twist * self._speeds
+        self._commands.publish(twist_stamped(twist, self._now_ns()))
         self._send_joy(state)
 
     def _send_joy(self, state: DeviceState) -> None:
@@ -110,10 +131,20 @@ class TeleopNode(Node):
     def _send_labels(self, state: DeviceState) -> None:
         """A label for every button that was pressed or let go since the last reading."""
         before = self._state.buttons + (False,) * (len(state.buttons) - len(self._state.buttons))
-        for kind, was, pressed in zip(self._button_labels, before, state.buttons, strict=False):
-            if kind and was != pressed:
+        for kind, was, pressed in zip(self._buttons, before, state.buttons, strict=False):
+            if kind not in ("", TAKEOVER) and was != pressed:
                 self._labels.publish(LabelEvent(stamp=ns_to_stamp(self._now_ns()), kind=kind, value=float(pressed),
                                                 source="button", who=self._operator))
+
+    def _report(self) -> None:
+        problem = self._device.health()
+        if problem:
+            self.get_logger().error(problem, throttle_duration_sec=10.0)
+        status = DiagnosticStatus(name="teleop: device", message=problem or "ok",
+                                  level=DiagnosticStatus.ERROR if problem else DiagnosticStatus.OK)
+        message = DiagnosticArray(status=[status])
+        message.header.stamp = ns_to_stamp(self._now_ns())
+        self._diagnostics.publish(message)
 
     def _now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
@@ -159,6 +190,7 @@ class TeleopNode(Node):
             self._send(DeviceState())
             # Reliable delivery needs the writer to live until the reader has answered.
             self._commands.wait_for_all_acked(rclpy.duration.Duration(seconds=0.2))
+        self._heartbeat.close()
         self._device.close()
 
 
