@@ -10,10 +10,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Frame:
-    """image (H, W, 3) uint8 RGB; time_ns: when it was captured [ns since the epoch]."""
+    """image (H, W, 3) uint8 RGB; time_ns: when it was captured [ns since the epoch]. number: the device's own count,
+    None where it has none."""
 
     image: np.ndarray
     time_ns: int
+    number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Calibration:
 class Camera(ABC):
     """Frames in the order of capture. Used from one thread."""
 
+    noisy = True
+    """Whether a sensor's noise makes pictures of a scene at rest differ, so that equal ones mean a frozen camera."""
+
     @property
     @abstractmethod
     def calibration(self) -> Calibration:
@@ -47,7 +52,8 @@ class Camera(ABC):
     def read(self, timeout: float) -> Frame | None:
         """The next frame, or None when none comes within `timeout` [s].
 
-        Raises `DeviceUnavailableError` when no more can come, and `EndOfRecording` at the end of a file.
+        Raises `DeviceUnavailableError` when no more can come until the camera is opened anew, `EndOfRecording` at
+        the end of a file.
         """
 
     @abstractmethod

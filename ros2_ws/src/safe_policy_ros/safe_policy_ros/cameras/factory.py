@@ -16,8 +16,9 @@ class CameraConfig:
     """Options of all cameras; each reads those that concern it.
 
     width, height [pixels; 0 for the camera's own] and fps [1/s]: simulated and realsense. address: the
-    simulated scene's. serial: the RealSense to open, "" for the first. exposure [us]: 0 for automatic. file: a recorded
-    .db3 in place of the device; repeat: play it again and again. topic: of a running camera node.
+    simulated scene's. serial: the RealSense to open, "" for the first. exposure [us], white_balance [K]: 0 for
+    automatic. file: a recorded .db3 in place of the device; repeat: play it again and again. topic: of a running
+    camera node.
     """
 
     width: int = 0
@@ -26,6 +27,7 @@ class CameraConfig:
     address: str = ""
     serial: str = ""
     exposure: int = 0
+    white_balance: int = 0
     file: str = ""
     repeat: bool = False
     topic: str = ""

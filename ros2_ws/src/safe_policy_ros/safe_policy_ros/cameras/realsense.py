@@ -15,16 +15,20 @@ import rclpy  # noqa: F401 - must come before pyrealsense2
 
 import pyrealsense2 as rs  # isort: skip
 
-from safe_policy_core.errors import DeviceUnavailableError
+from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
 from safe_policy_ros.cameras.camera import Calibration, Camera, EndOfRecording, Frame
+from safe_policy_ros.cameras.device_clock import DeviceClock
 from safe_policy_ros.cameras.factory import CameraConfig
 
 log = logging.getLogger(__name__)
 
 SIZE = (640, 480)
 """Width and height [pixels] by default: what every RealSense offers at 30 pictures a second."""
-LOST_AFTER = 5.0
-"""[s] A live camera that sends nothing for so long is taken for unplugged."""
+LOST_AFTER = 1.0
+"""[s] A camera that sends nothing for so long is taken for unplugged."""
+COLOUR_EXPOSURE_UNIT = 100
+"""[us] of the exposure of D400 colour sensors, whose range then ends at 10000; other sensors take microseconds."""
+COLOUR_EXPOSURE_MAX = 10000
 _HOST_CLOCKS = (rs.timestamp_domain.global_time, rs.timestamp_domain.system_time)
 
 
@@ -47,8 +51,16 @@ class RealSenseCamera(Camera):
             raise DeviceUnavailableError(f"{self._what}: {str(error).strip()}; {advice}") from error
         self._playback = rs.playback(self._profile.get_device()) if config.file else None
         if self._playback is None:
-            self._set_options()
+            try:
+                self._set_options()
+            except ConfigurationError:
+                self._pipeline.stop()
+                raise
+        else:
+            self._playback.pause()  # until somebody reads: a short file would be over before
+        self._resting = self._playback is not None
         self._calibration = self._read_calibration()
+        self._clock = DeviceClock()
         self._last = time.monotonic()
         self._open = True
 
@@ -76,9 +88,33 @@ class RealSenseCamera(Camera):
         if sensor.supports(rs.option.global_time_enabled):
             # Capture times in the host's clock, from the device's own counter.
             sensor.set_option(rs.option.global_time_enabled, 1)
-        sensor.set_option(rs.option.enable_auto_exposure, 0 if self._config.exposure else 1)
-        if self._config.exposure:
-            sensor.set_option(rs.option.exposure, self._config.exposure)
+        unit = 1
+        if sensor.supports(rs.option.exposure) and (
+                sensor.get_option_range(rs.option.exposure).max <= COLOUR_EXPOSURE_MAX):
+            unit = COLOUR_EXPOSURE_UNIT
+        self._set_or_automatic(sensor, rs.option.exposure, rs.option.enable_auto_exposure,
+                               self._config.exposure / unit)
+        self._set_or_automatic(sensor, rs.option.white_balance, rs.option.enable_auto_white_balance,
+                               self._config.white_balance)
+
+    def _set_or_automatic(self, sensor: rs.sensor, option: rs.option, automatic: rs.option, value: float) -> None:
+        """value: 0 for automatic. What the device then has is read back."""
+        if not value:
+            if sensor.supports(automatic):
+                sensor.set_option(automatic, 1)
+            return
+        if not sensor.supports(option):
+            raise ConfigurationError(f"{self._what}: parameter {option.name}: this device cannot set it; leave it at 0")
+        span = sensor.get_option_range(option)
+        if not span.min <= value <= span.max:
+            raise ConfigurationError(f"{self._what}: parameter {option.name}: expected {span.min:g} to {span.max:g} in "
+                                     f"the device's unit, got {value:g}")
+        if sensor.supports(automatic):
+            sensor.set_option(automatic, 0)
+        sensor.set_option(option, value)
+        if abs(sensor.get_option(option) - value) > max(span.step, 0.05 * value):
+            raise ConfigurationError(f"{self._what}: parameter {option.name}: asked for {value:g}, the device took "
+                                     f"{sensor.get_option(option):g}")
 
     def _read_calibration(self) -> Calibration:
         found = self._profile.get_stream(rs.stream.color).as_video_stream_profile().get_intrinsics()
@@ -90,19 +126,20 @@ class RealSenseCamera(Camera):
         return self._calibration
 
     def read(self, timeout: float) -> Frame | None:
+        if self._resting:
+            self._resting, self._last = False, time.monotonic()
+            self._playback.resume()
         arrived, frames = self._pipeline.try_wait_for_frames(max(1, round(timeout * 1000)))
         now_ns, now = time.time_ns(), time.monotonic()
         colour = frames.get_color_frame() if arrived else None
         if not colour:
-            if self._playback is not None:
-                if self._playback.current_status() == rs.playback_status.stopped:
-                    raise EndOfRecording(self._config.file)
-            elif now - self._last > LOST_AFTER:
-                raise DeviceUnavailableError(f"{self._what}: no picture for {LOST_AFTER} s; check its cable and "
-                                             "restart the camera node")
+            if self._playback is not None and self._playback.current_status() == rs.playback_status.stopped:
+                raise EndOfRecording(self._config.file)
+            if now - self._last > LOST_AFTER:
+                raise DeviceUnavailableError(f"{self._what}: no picture for {now - self._last:.1f} s; check its cable")
             return None
         self._last = now
-        return Frame(self._rgb(colour), self._capture_time(colour, now_ns))
+        return Frame(self._rgb(colour), self._capture_time(colour, now_ns), colour.get_frame_number())
 
     def _rgb(self, colour: rs.video_frame) -> np.ndarray:
         pixels = np.asanyarray(colour.get_data())
@@ -112,10 +149,11 @@ class RealSenseCamera(Camera):
         return np.array(pixels, np.uint8)
 
     def _capture_time(self, colour: rs.video_frame, arrival_ns: int) -> int:
-        """The camera's own time where it is in the host's clock; a recording is captured when it is played."""
+        """The device's time of capture in the host's clock; a recording is captured when it is played."""
+        device_ns = round(colour.get_timestamp() * 1e6)
         if self._playback is None and colour.get_frame_timestamp_domain() in _HOST_CLOCKS:
-            return round(colour.get_timestamp() * 1e6)
-        return arrival_ns
+            return min(device_ns, arrival_ns)
+        return self._clock.to_host(device_ns, arrival_ns)
 
     def close(self) -> None:
         if self._open:

@@ -28,6 +28,8 @@ LOST_AFTER = 5.0
 class SimulatedCamera(Camera):
     """At most `fps` pictures a second, each of a snapshot that is newer than the last and stamped with its time."""
 
+    noisy = False
+
     def __init__(self, config: CameraConfig) -> None:
         width, height = config.width or SIZE[0], config.height or SIZE[1]
         if width > MAX_SIZE[0] or height > MAX_SIZE[1]:
