@@ -44,8 +44,8 @@ TOPICS: dict[str, tuple[str, QoSProfile]] = {
     STATE_TOPIC: ("safe_policy_interfaces/msg/EpisodeState", qos.EPISODE_STATE),
 }
 
-POLL_PERIOD = 0.02
-"""[s]"""
+POLL_PERIOD = 0.05
+"""[s] Every look costs: at 0.02 s the node took 15% of a core instead of 12% (640x480 at 30 Hz)."""
 QUEUE_DEPTH = 100
 """Messages that may wait on a topic: a second of the fastest, should the disk or a conversion hold the recorder up."""
 
