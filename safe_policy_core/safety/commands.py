@@ -15,7 +15,7 @@ SOURCES = (TELEOP, POLICY)
 
 LARGEST_TWIST = 1e3
 """[m/s, rad/s] Beyond this a number is no speed but garbage; clipping it would obey garbage."""
-HARMLESS = frozenset({"not_armed", "in_flight", "out_of_order"})
+HARMLESS = frozenset({"not_armed", "in_flight", "out_of_order", "cost_budget"})
 """Refusals that say nothing against the sender: they are counted, and neither latch a fault nor bar arming."""
 
 
@@ -33,7 +33,8 @@ def refusal(command: Command, times: WatchTimes, frame: str, clock: float, armed
     """Why `command` may not pass, or "". Checked before any limit is applied: a NaN survives every clip.
 
     clock: the ROS clock now [s]. armed_at: ROS clock of the last arming, None before the first.
-    last_stamp: stamp of the last command of this source that passed.
+    last_stamp: stamp of the last command of this source that passed, in whatever epoch: after a step of the
+    clock an old command may look new, but it is never newer than itself.
     """
     try:
         twist = np.asarray(command.twist, float)
@@ -87,6 +88,10 @@ class Arbiter:
         """No command survives a change of the gate's state."""
         self._slots.clear()
         self._teleop_until = -np.inf
+
+    def drop(self, source: str) -> None:
+        """The last command of `source` is not obeyed any longer."""
+        self._slots.pop(source, None)
 
     def put(self, source: str, twist: np.ndarray, now: float) -> bool:
         """Stores a command; returns False when a source of higher rank keeps it from being obeyed."""

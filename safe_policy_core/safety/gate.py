@@ -2,6 +2,9 @@
 
 A library without clock and without ROS. `now` is steady time in seconds, `clock` the ROS clock
 in seconds (only stamps are compared with it). One thread at a time may call in.
+
+It is put together from parts that can be read and tested alone: `commands` decides what may pass and whose turn
+it is, the `guards` whether the arm may move at all, the `filters` how its target may move.
 """
 
 from __future__ import annotations
@@ -12,18 +15,28 @@ from enum import IntEnum
 
 import numpy as np
 
-from safe_policy_core.geometry import Pose, inverse, multiply, rotation_vector_from_quaternion
-from safe_policy_core.safety.commands import HARMLESS, SOURCES, Arbiter, Command, refusal
+from safe_policy_core.geometry import Pose
+from safe_policy_core.safety.commands import HARMLESS, POLICY, SOURCES, Arbiter, Command, refusal
+from safe_policy_core.safety.filters.chain import FilterChain
 from safe_policy_core.safety.gate_config import GateConfig
-from safe_policy_core.safety.monitor import PoseMonitor
-from safe_policy_core.safety.motion import GATE_PERIOD, MotionIntegrator
+from safe_policy_core.safety.guards.camera import CameraGuard
+from safe_policy_core.safety.guards.clock import ClockGuard
+from safe_policy_core.safety.guards.cost import CostBudget
+from safe_policy_core.safety.guards.force import ForceGuard
+from safe_policy_core.safety.guards.guard import Drive, Guard
+from safe_policy_core.safety.guards.learned import LearnedGuard
+from safe_policy_core.safety.guards.publishers import PublisherGuard
+from safe_policy_core.safety.guards.supervisor import Phase, SupervisorGuard
+from safe_policy_core.safety.measured import PoseGuard
+from safe_policy_core.safety.motion import GATE_PERIOD
 
 LONGEST_TICK = 2 * GATE_PERIOD
 """[s] A tick that comes later than this loses motion instead of catching up with a jump."""
-MEASURED_FAULTS = frozenset({"stale_state", "measured_invalid", "measured_wrong_frame", "measured_workspace",
-                             "measured_tilt", "measured_jump", "two_publishers"})
-"""After these nobody knows where the arm is or who else drives it: the target is withdrawn, so that
-the arm's own watchdog stops it, instead of being held."""
+WITHDRAWN = frozenset({"stale_state", "measured_invalid", "measured_wrong_frame", "measured_workspace",
+                       "measured_tilt", "measured_jump", "measured_speed", "measured_keep_out", "two_publishers",
+                       "force", "torque", "stale_wrench", "wrench_invalid"})
+"""After these nobody knows where the arm is or who else drives it, or the target pulls it into something: the
+target is withdrawn, so that the arm's own watchdog lets go, instead of being held."""
 
 
 class GateState(IntEnum):
@@ -37,31 +50,48 @@ class GateState(IntEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """Outcome of one tick. target: commanded tool pose, None when nothing may reach the arm."""
+    """Outcome of one tick. target: commanded tool pose, None when nothing may reach the arm.
+
+    hold: why motion that is asked for is held back, "" when none is.
+    """
 
     state: GateState
     reason: str
     source: str
     target: Pose | None
+    hold: str = ""
 
 
 class SafetyGate:
     """DISARMED until `arm`; then ACTIVE while a fresh command moves the arm, else HOLD; FAULT latches.
 
-    In ACTIVE and HOLD every anomaly becomes a FAULT. The target then runs out along a linear ramp
-    of `stop_time` and stays (or is withdrawn, for MEASURED_FAULTS). Only `arm` leaves FAULT.
+    In ACTIVE and HOLD every anomaly becomes a FAULT. The target then runs out along a linear ramp of `stop_time`
+    and stays; or, see WITHDRAWN, it brakes as hard as it may and is withdrawn. Only `arm` leaves FAULT.
+
+    The guards are public: the shell tells each what it heard of the graph, and `tick` asks them all.
     """
 
     def __init__(self, config: GateConfig) -> None:
-        self._config = config
-        self._times = config.times
+        self._config, self._times = config, config.times
+        times = config.times
+        self.pose = PoseGuard(config)
+        self.force = ForceGuard(config.force, times.state_timeout)
+        self.camera = CameraGuard(times.camera_hold, times.camera_timeout)
+        self.supervisor = SupervisorGuard(times.heartbeat_hold, times.heartbeat_timeout)
+        self.learned = LearnedGuard(config.learned)
+        self.publishers = PublisherGuard()
+        self.clock = ClockGuard(times.max_clock_step)
+        self.cost = CostBudget(config.learned.cost_budget)
+        self._guards: tuple[Guard, ...] = (self.pose, self.publishers, self.clock, self.force, self.camera,
+                                           self.supervisor, self.learned, self.cost)
+        self._filters = FilterChain(config)
+        self._arbiter = Arbiter(times)
         self._state = GateState.DISARMED
-        self._reason = ""
+        self.reason = self.detail = ""
+        """Code of the latched fault and one line about it, "" outside FAULT."""
+        self.hold = ""
+        """Why motion that is asked for is held back, as of the last tick; "" when none is."""
         self._source = ""
-        self._integrator = MotionIntegrator(config.limits)
-        self._monitor = PoseMonitor(config)
-        self._arbiter = Arbiter(config.times)
-        self._velocity = np.zeros(6)
         self._ramp_velocity, self._ramp_start = np.zeros(6), -np.inf
         self._engaged = False  # a target is in force at the arm
         self._last_tick: float | None = None
@@ -69,11 +99,9 @@ class SafetyGate:
         self._last_stamps: dict[str, float] = {}
         self._refused_at, self._refused_what = -np.inf, ""
         self._moving_at, self._moving_source = -np.inf, ""
-        self._publishers: dict[str, int] = {}
+        self._over_budget_at = -np.inf
         self._limits_seen: dict[str, None] = {}
-        self.epoch = 0
-        self.accepted = 0
-        self.rejected = 0
+        self.epoch = self.accepted = self.rejected = 0
         self.counts: Counter[str] = Counter()
 
     # Reading
@@ -83,22 +111,14 @@ class SafetyGate:
         return self._state
 
     @property
-    def reason(self) -> str:
-        """Code of the latched fault, "" outside FAULT."""
-        return self._reason
-
-    @property
-    def source(self) -> str:
-        return self._source
-
-    @property
     def target(self) -> Pose | None:
         """Commanded tool pose, None before the first arming."""
-        return self._integrator.target if self.epoch else None
+        return self._filters.envelope.pose if self.epoch else None
 
     @property
-    def measured(self) -> Pose | None:
-        return self._monitor.pose
+    def velocity(self) -> np.ndarray:
+        """(6,) of the target [m/s, rad/s]."""
+        return self._filters.envelope.velocity
 
     @property
     def armed(self) -> bool:
@@ -121,16 +141,20 @@ class SafetyGate:
             self._last_stamps[source] = command.stamp
             # The watchdog first: a command that comes after a silence must not hide it.
             if self.armed and self._arbiter.select(now)[2]:
-                self._fault("stale_command", now)
+                self._fault("stale_command", now, f"{source} was silent while it moved the arm")
             if np.any(command.twist):
                 self._moving_at, self._moving_source = now, source
             why = "" if self.armed else "not_armed"
+        if not why and self._over_budget(source, command):
+            self._arbiter.drop(source)
+            self._over_budget_at = now
+            why = "cost_budget"
         if why:
             self.rejected += 1
             self.counts[f"rejected.{source}.{why}"] += 1
             if why not in HARMLESS:
                 self._refused_at, self._refused_what = now, f"{why} from {source}"
-                self._fault(why, now)
+                self._fault(why, now, f"a command of {source}")
             return why
         self.accepted += 1
         self.counts[f"accepted.{source}"] += 1
@@ -138,23 +162,16 @@ class SafetyGate:
             self.counts[f"outranked.{source}"] += 1
         return ""
 
+    def _over_budget(self, source: str, command: Command) -> bool:
+        """The way home between episodes is scripted, and needed by teleoperation, which goes on."""
+        return (source == POLICY and self.cost.exhausted and self.supervisor.phase != Phase.RESETTING
+                and bool(np.any(command.twist)))
+
     def measurement(self, pose: Pose | None, frame: str, stamp: float, now: float) -> str:
         """A measured pose arrived; None when the message held no valid pose. Returns what is wrong with it."""
-        # The watchdog first: a pose that comes after a gap must not hide the gap.
-        if self.armed and not self._monitor.fresh(now):
-            self._fault("stale_state", now)
-        why = self._monitor.put(pose, frame, stamp, now)
-        if why:
+        if why := self.pose.put(pose, frame, stamp, now):
             self.counts[f"state.{why}"] += 1
-            if why != "measured_repeated":
-                self._fault(why, now)
         return why
-
-    def publishers(self, topic: str, count: int, now: float) -> None:
-        """How many publishers `topic` has. Two on one channel cannot be told apart, so neither is obeyed."""
-        self._publishers[topic] = count
-        if count > 1:
-            self._fault("two_publishers", now)
 
     # The operator
 
@@ -166,14 +183,14 @@ class SafetyGate:
         if cause:
             self.counts["arm.refused"] += 1
             return False, f"not armed: {cause}"
-        measured = self._monitor.pose
+        measured = self.pose.pose
         assert measured is not None  # a fresh pose is among the causes
-        if not self._keeps_target(measured):
-            self._integrator.reset(measured)
+        if not self._keeps_target():
+            self._filters.envelope.reset(measured)
         self._arbiter.clear()
-        self._last_stamps.clear()
-        self._velocity = np.zeros(6)
-        self._state, self._reason, self._source = GateState.HOLD, "", ""
+        for guard in self._guards:
+            guard.begin(now)
+        self._state, self.reason, self.detail, self._source = GateState.HOLD, "", "", ""
         self._armed_clock, self._last_tick, self._engaged = clock, now, True
         self.epoch += 1
         self.counts["arm.accepted"] += 1
@@ -182,106 +199,93 @@ class SafetyGate:
     def stop(self, now: float) -> None:
         """The operator's stop: latched, along the same ramp as a fault."""
         self.counts["stop"] += 1
-        self._fault("operator_stop", now)
+        self._fault("operator_stop", now, "/safety_gate/stop was called")
 
     # The clock
 
     def tick(self, now: float) -> Decision:
-        """One period: watchdogs, arbitration, limits. Call it at 100 Hz."""
+        """One period: guards, arbitration, limits. Call it at 100 Hz."""
         elapsed = 0.0 if self._last_tick is None else now - self._last_tick
         self._last_tick = now
         dt = min(max(elapsed, 0.0), LONGEST_TICK)
-        if self.armed and not self._monitor.fresh(now):
-            self._fault("stale_state", now)
+        self.hold = ""
         if self.armed:
-            source, twist, stale = self._arbiter.select(now)
-            if stale:
-                self._source = source
-                self._fault("stale_command", now)
-            else:
-                self._source = source
-                self._state = GateState.ACTIVE if twist.any() else GateState.HOLD
-                self._advance(twist, dt)
+            self._source, twist, stale = self._arbiter.select(now)
+            self._ask_guards(now, bool(twist.any()) or stale)
+            if self.armed and stale:
+                self._fault("stale_command", now, f"{self._source} fell silent while it moved the arm")
+            if self.armed:
+                moving = bool(twist.any()) and not self.hold
+                self._state = GateState.ACTIVE if moving else GateState.HOLD
+                self._advance(twist if moving else np.zeros(6), dt)
         if self._state == GateState.FAULT and self._engaged:
             self._run_out(now, dt)
-        return Decision(self._state, self._reason, self._source,
-                        self._integrator.target if self._engaged else None)
+        return Decision(self._state, self.reason, self._source,
+                        self._filters.envelope.pose if self._engaged else None, self.hold)
 
     # Inside
 
-    def _fault(self, reason: str, now: float) -> None:
+    def _ask_guards(self, now: float, moving: bool) -> None:
+        phase = self.supervisor.phase
+        drive = Drive(self._source, moving, moving and self._source == POLICY and phase != Phase.RESETTING,
+                      phase == Phase.RUNNING)
+        # All are asked in every tick, since each remembers what happened only until then.
+        verdicts = [guard.check(now, drive) for guard in self._guards]
+        for verdict in verdicts:
+            if verdict.fault:
+                self._fault(verdict.fault, now, verdict.detail)
+                return
+        held = [verdict.hold for verdict in verdicts if verdict.hold]
+        if not held and now - self._over_budget_at < self._times.command_timeout:
+            held = ["cost_budget"]
+        if held:
+            self.hold = held[0]
+            self.counts[f"held.{self.hold}"] += 1
+
+    def _fault(self, reason: str, now: float, detail: str) -> None:
         if not self.armed:
             return  # nothing moves; while the cause lasts, it bars arming
-        self._state, self._reason = GateState.FAULT, reason
-        self._ramp_velocity, self._ramp_start = self._velocity, now
+        self._state, self.reason, self.detail = GateState.FAULT, reason, detail
+        self._ramp_velocity, self._ramp_start = self.velocity, now
         self._arbiter.clear()
         self.counts[f"fault.{reason}"] += 1
 
     def _run_out(self, now: float, dt: float) -> None:
-        """Ramps the target to rest, then withdraws it when its footing is gone."""
+        """Brings the target to rest, wherever the arm is meanwhile."""
         left = 1 - (now - self._ramp_start) / self._times.stop_time
-        if 0 < left <= 1 and self._ramp_velocity.any():
-            self._advance(self._ramp_velocity * left, dt)
-        elif left <= 0:
-            self._velocity = np.zeros(6)
-            if self._reason in MEASURED_FAULTS:
-                self._engaged = False
+        withdrawn = self.reason in WITHDRAWN
+        if dt > 0 and self.velocity.any():
+            self._filters.envelope.advance(self._ramp_velocity * (0 if withdrawn else min(max(left, 0.0), 1.0)), dt)
+        if left <= 0 and withdrawn:
+            self._engaged = False
 
     def _advance(self, twist: np.ndarray, dt: float) -> None:
-        """Moves the target. Beyond the integrator's limits, bounds the change that they cause themselves:
-        a lead limit follows the measured pose, which may be thrown about faster than the arm may move."""
-        measured, limits = self._monitor.pose, self._config.limits
+        measured = self.pose.pose
         if dt <= 0 or measured is None:
             return
-        before = self._integrator.target
-        reasons = self._integrator.advance(twist, dt, measured)
-        after = self._integrator.target
-        step = after.position - before.position
-        distance, longest = float(np.linalg.norm(step)), limits.max_translation_speed * dt
-        turn = rotation_vector_from_quaternion(multiply(after.quaternion, inverse(before.quaternion)))
-        angle, widest = float(np.linalg.norm(turn)), limits.max_rotation_speed * dt
-        if distance > longest * (1 + 1e-9) or angle > widest * (1 + 1e-9):
-            nominal = np.asarray(limits.nominal_quaternion)
-            old, new = before.to_vector(nominal), after.to_vector(nominal)
-            change = new - old
-            if distance > longest:
-                change[:3] *= longest / distance
-            if angle > widest:
-                # A change of the rotation vector is never smaller than the angle it turns by.
-                change[3:] *= widest / max(float(np.linalg.norm(change[3:])), angle)
-            self._integrator.reset(Pose.from_vector(old + change, nominal))
-            after = self._integrator.target
-            step = after.position - before.position
-            turn = rotation_vector_from_quaternion(multiply(after.quaternion, inverse(before.quaternion)))
-        self._velocity = np.concatenate([step, turn]) / dt
-        for reason in reasons:
+        for reason in self._filters.advance(twist, dt, measured, self.force.wrench):
             self._limits_seen[reason] = None
             self.counts[f"limited.{reason}"] += 1
 
-    def _keeps_target(self, measured: Pose) -> bool:
+    def _keeps_target(self) -> bool:
         """Whether a target is still in force, and close enough to the arm to go on from it without a jump."""
         if not self._engaged:
             return False
-        nominal = np.asarray(self._config.limits.nominal_quaternion)
-        lead = self._integrator.target_vector - measured.to_vector(nominal)
+        lead = self._filters.envelope.vector - self.pose.vector
         return bool(np.linalg.norm(lead[:3]) <= self._config.limits.max_translation_lead
                     and np.linalg.norm(lead[3:]) <= self._config.limits.max_rotation_lead)
 
     def _cause(self, now: float) -> str:
         """Why arming would fault again at once, or ""."""
-        if not self._monitor.fresh(now):
-            age = self._monitor.age(now)
-            ago = f"for {age:.2f} s" if np.isfinite(age) else "so far"
-            return f"stale_state: no measured pose {ago}; is the arm's node running?"
-        measured = self._monitor.pose
-        if measured and not self._keeps_target(measured) and self._monitor.outside() > self._times.arming_margin:
-            # The target would begin outside the box and hurry into it: motion that nobody asked for.
-            return f"measured_workspace: {self._monitor.where()}; guide the arm back by hand"
-        if fault := self._monitor.position_fault():
-            return f"{fault}: {self._monitor.where()}; guide the arm back by hand"
-        for topic, count in self._publishers.items():
-            if count > 1:
-                return f"two_publishers: {topic} has {count}; stop all but one"
+        for guard in self._guards:
+            if cause := guard.cause(now):
+                return cause
+        if not self._keeps_target():
+            # The target would begin outside its limits: at best it could not move, at worst it would hurry back.
+            if self.pose.outside() > self._times.arming_margin:
+                return f"measured_workspace: {self.pose.where()}; guide the arm back by hand"
+            if self.pose.in_keep_out(self._config.envelope.keep_out_margin):
+                return f"measured_keep_out: {self.pose.where()}; guide the arm back by hand"
         if now - self._refused_at < self._times.quiet_time:
             return f"{self._refused_what} {now - self._refused_at:.2f} s ago; repair the sender first"
         if now - self._moving_at < self._times.command_timeout:

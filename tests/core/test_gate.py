@@ -15,6 +15,8 @@ from tests.core.gate_rig import CENTRE, NOMINAL, PARAMETERS, Rig, pose_at, twist
 
 RIGHT = twist(0.1)
 STILL = np.zeros(6)
+RAMPS = 2 * 0.1**2 / (2 * PARAMETERS["max_translation_acceleration"])
+"""[m] What two changes of 0.1 m/s lose or gain while the target changes its speed."""
 
 
 # Configuration
@@ -100,10 +102,10 @@ def test_arming_is_refused_while_somebody_already_asks_for_motion() -> None:
 def test_arming_is_refused_with_two_publishers() -> None:
     rig = Rig()
     rig.tick(3)
-    rig.gate.publishers("/teleop/delta_twist_cmds", 2, rig.now)
+    rig.gate.publishers.counted("/teleop/delta_twist_cmds", 2)
     ok, message = rig.arm()
     assert not ok and "/teleop/delta_twist_cmds has 2" in message
-    rig.gate.publishers("/teleop/delta_twist_cmds", 1, rig.now)
+    rig.gate.publishers.counted("/teleop/delta_twist_cmds", 1)
     assert rig.arm()[0]
 
 
@@ -114,14 +116,15 @@ def test_a_command_moves_the_target_at_its_speed() -> None:
     rig.tick(10, policy=RIGHT)
     assert rig.decision.state == GateState.ACTIVE
     assert rig.decision.source == "policy"
-    np.testing.assert_allclose(rig.gate.target.position, [0.51, 0, 0.036], atol=1e-9)
+    lost = 0.1**2 / (2 * PARAMETERS["max_translation_acceleration"])  # while the target gathers speed
+    np.testing.assert_allclose(rig.gate.target.position, [0.51 - lost, 0, 0.036], atol=6e-4)
     assert rig.gate.accepted == 10
 
 
 def test_the_gate_moves_as_the_direct_environment_does() -> None:
-    """A policy meets the same motion in both: every action in [-1, 1]^6 gives the same target."""
+    """A policy meets the same motion in both, but for the acceleration, which the direct one does not limit."""
     rng = np.random.default_rng(0)
-    rig = Rig().armed()
+    rig = Rig(max_translation_acceleration=1e6, max_rotation_acceleration=1e6).armed()
     direct = MotionIntegrator(rig.gate._config.limits)
     direct.reset(CENTRE)
     scale = np.array([0.15] * 3 + [0.5] * 3)
@@ -131,17 +134,18 @@ def test_the_gate_moves_as_the_direct_environment_does() -> None:
             measured = rig.measured
             rig.tick(policy=action)
             direct.advance(action, 0.01, measured)
-        np.testing.assert_allclose(rig.gate.target.to_vector(NOMINAL), direct.target_vector, atol=1e-4)
+        # Along the edge of the tilt cone one glides and the other is put back: a few milliradians.
+        np.testing.assert_allclose(rig.gate.target.to_vector(NOMINAL), direct.target_vector, atol=5e-3)
     assert rig.gate.armed
 
 
 def test_limits_are_reported_once_and_counted() -> None:
     rig = Rig().armed()
     rig.tick(5, policy=twist(5.0))
-    assert rig.gate.take_limits() == ["translation_speed"]
+    assert rig.gate.take_limits() == ["translation_speed", "acceleration"]
     assert rig.gate.take_limits() == []
     assert rig.gate.counts["limited.translation_speed"] == 5
-    np.testing.assert_allclose(rig.gate.target.position[0], 0.5 + 0.26 * 0.05, atol=1e-9)
+    assert 0.5 + 0.26 * 0.03 < rig.gate.target.position[0] <= 0.5 + 0.26 * 0.05
 
 
 def test_the_target_stops_at_the_wall() -> None:
@@ -154,16 +158,17 @@ def test_the_target_stops_at_the_wall() -> None:
 
 def test_a_late_tick_loses_motion_instead_of_jumping() -> None:
     rig = Rig().armed()
-    rig.tick(2, policy=RIGHT)
+    rig.tick(5, policy=RIGHT)
     before = rig.gate.target.position[0]
     rig.now += 0.08
     rig.measure()
+    rig.talk()
     rig.gate.tick(rig.now)
     assert rig.gate.target.position[0] - before == pytest.approx(0.1 * 0.02)
 
 
 def test_a_measured_pose_thrown_about_does_not_throw_the_target() -> None:
-    rig = Rig().armed()
+    rig = Rig(max_measured_speed=5.0).armed()
     rig.follows = False
     rig.measured = pose_at(0.5)
     rig.tick(3)
@@ -184,10 +189,10 @@ def test_the_operator_outranks_the_policy_until_half_a_second_after_the_last_mot
     start = rig.gate.target.position
     rig.tick(10, policy=RIGHT, teleop=twist(0, 0.1))
     assert rig.decision.source == "teleop"
-    np.testing.assert_allclose(rig.gate.target.position - start, [0, 0.01, 0], atol=1e-9)
+    np.testing.assert_allclose(rig.gate.target.position - start, [0, 0.01, 0], atol=RAMPS)
     rig.tick(49, policy=RIGHT, teleop=STILL)
     assert rig.decision.state == GateState.HOLD and rig.decision.source == "teleop"
-    np.testing.assert_allclose(rig.gate.target.position - start, [0, 0.01, 0], atol=1e-9)
+    np.testing.assert_allclose(rig.gate.target.position - start, [0, 0.01, 0], atol=RAMPS)
     rig.tick(2, policy=RIGHT, teleop=STILL)
     assert rig.decision.source == "policy" and rig.decision.state == GateState.ACTIVE
     assert rig.gate.counts["outranked.policy"] == 58, "all but the first, which came before the operator did"
@@ -197,7 +202,7 @@ def test_a_device_at_rest_does_not_keep_the_policy_out() -> None:
     rig = Rig().armed()
     rig.tick(10, teleop=STILL, policy=RIGHT)
     assert rig.decision.source == "policy"
-    assert rig.gate.target.position[0] == pytest.approx(0.51)
+    assert rig.gate.target.position[0] == pytest.approx(0.51, abs=RAMPS)
 
 
 def test_handover_has_no_jump() -> None:
@@ -241,7 +246,6 @@ def test_silence_is_a_fault_even_when_the_next_command_comes_before_the_next_tic
     rig = Rig().armed()
     rig.tick(10, policy=RIGHT)
     rig.now += 0.16
-    rig.gate._monitor._received = rig.now  # the arm was heard of meanwhile; only the sender was silent
     assert rig.send(RIGHT) == "not_armed"
     assert rig.gate.reason == "stale_command"
 
@@ -350,9 +354,9 @@ def test_an_unknown_source_is_a_programming_error() -> None:
 def test_a_second_publisher_is_a_fault() -> None:
     rig = Rig().armed()
     rig.tick(5, policy=RIGHT)
-    rig.gate.publishers("/policy/delta_twist_cmds", 1, rig.now)
+    rig.gate.publishers.counted("/policy/delta_twist_cmds", 1)
     assert rig.gate.armed
-    rig.gate.publishers("/policy/delta_twist_cmds", 2, rig.now)
+    rig.gate.publishers.counted("/policy/delta_twist_cmds", 2)
     assert rig.tick().reason == "two_publishers"
 
 
@@ -373,7 +377,7 @@ def test_a_gap_is_a_fault_even_when_the_next_pose_comes_before_the_next_tick() -
     rig.tick(5)
     rig.now += 0.3
     rig.measure()
-    assert rig.gate.state == GateState.FAULT and rig.gate.reason == "stale_state"
+    assert rig.gate.tick(rig.now).reason == "stale_state"
 
 
 def test_a_frozen_arm_state_looks_silent() -> None:
@@ -422,13 +426,13 @@ def test_a_pose_in_another_frame_is_a_fault(frame: str) -> None:
     rig = Rig().armed()
     rig.now += 0.01
     assert rig.measure(frame=frame) == "measured_wrong_frame"
-    assert rig.gate.reason == "measured_wrong_frame"
+    assert rig.gate.tick(rig.now).reason == "measured_wrong_frame"
 
 
 def test_an_unreadable_pose_is_a_fault() -> None:
     rig = Rig().armed()
     assert rig.gate.measurement(None, "fr3_link0", rig.clock, rig.now) == "measured_invalid"
-    assert rig.gate.reason == "measured_invalid"
+    assert rig.gate.tick(rig.now).reason == "measured_invalid"
 
 
 # After a fault

@@ -13,6 +13,10 @@ from safe_policy_core.safety.gate import GateState
 from tests.core.gate_rig import NOMINAL, PARAMETERS, Rig, pose_at, twist
 
 LOW, HIGH = np.array(PARAMETERS["workspace_low"]), np.array(PARAMETERS["workspace_high"])
+KEEP_OUT = (0.45, -0.03, 0.0, 0.47, 0.03, 0.1, 0.56, 0.06, 0.03, 0.7, 0.07, 0.032)
+"""[m] Two boxes in the middle of the workspace: a wall, and a low beam that sticks out of it."""
+FREE = [pose_at(x, y, z) for x in (0.39, 0.52, 0.61) for y in (-0.11, 0.0, 0.11) for z in (0.03, 0.042)]
+ACCELERATION, TURNING = PARAMETERS["max_translation_acceleration"], PARAMETERS["max_rotation_acceleration"]
 SPEED, TURN, TILT = (PARAMETERS[n] for n in ("max_translation_speed", "max_rotation_speed", "max_tilt"))
 
 numbers = st.floats(-3, 3) | st.sampled_from([0.0, float("nan"), float("inf"), 1e300])
@@ -27,13 +31,14 @@ events = st.one_of(
     st.tuples(st.just("command"), st.tuples(sources, usual, st.just(0.0))),
     st.tuples(st.just("command"), st.tuples(sources, usual, st.just(0.0))),
     st.tuples(st.just("command"), st.tuples(sources, twists, st.floats(-0.1, 3.0))),
+    st.tuples(st.just("frame"), st.tuples(st.floats(-1, 1), st.integers(-3, 3), st.booleans())),
+    st.tuples(st.just("wrench"), st.lists(numbers.map(lambda v: 20 * v), min_size=6, max_size=6)),
+    st.tuples(st.just("estimate"), st.tuples(numbers, numbers)), st.tuples(st.just("label"), numbers),
+    st.tuples(st.just("phase"), st.integers(0, 4)), st.tuples(st.just("clock"), st.floats(-20, 20)),
+    st.tuples(st.just("hush"), st.sampled_from(["wrench", "camera", "runner", "monitor"])),
     st.tuples(st.just("nudge"), near), st.tuples(st.just("throw"), poses),
     st.tuples(st.just("wait"), st.floats(0.05, 1.0)), st.tuples(st.just("arm"), st.none()),
     st.tuples(st.just("stop"), st.none()), st.tuples(st.just("publishers"), st.integers(0, 2)))
-
-
-def angle_between(a: Pose, b: Pose) -> float:
-    return float(np.linalg.norm(rotation_vector_from_quaternion(multiply(a.quaternion, inverse(b.quaternion)))))
 
 
 def outside(pose: Pose) -> float:
@@ -45,6 +50,7 @@ def apply(rig: Rig, kind: str, value: Any) -> None:
         rig.now += value
         if rig.measured is not None:
             rig.measure()
+        rig.talk()
     elif kind == "command":
         source, command, age = value
         rig.send(command, source, age=age)
@@ -61,31 +67,85 @@ def apply(rig: Rig, kind: str, value: Any) -> None:
     elif kind == "stop":
         rig.gate.stop(rig.now)
     elif kind == "publishers":
-        rig.gate.publishers("/policy/delta_twist_cmds", value, rig.now)
+        rig.gate.publishers.counted("/policy/delta_twist_cmds", value)
+    elif kind == "frame":
+        ahead, step, repeated = value
+        rig.gate.camera.frame(rig.clock + ahead, rig.frames + step, repeated, rig.now)
+    elif kind == "wrench":
+        rig.gate.force.measured(np.array(value), rig.now)
+    elif kind == "estimate":
+        rig.gate.learned.estimate(*value, rig.now)
+    elif kind == "label":
+        rig.gate.cost.label("somebody", value)
+    elif kind == "phase":
+        rig.gate.supervisor.announced(value)
+    elif kind == "clock":
+        rig.gate.clock.told(rig.now, rig.clock + value)
+    elif kind == "hush":
+        rig.talking ^= {value}
 
 
-@settings(max_examples=250, deadline=None)
-@given(st.lists(events, min_size=10, max_size=120))
-def test_the_target_stays_in_the_box_and_under_the_speed_limit(sequence: list[tuple[str, Any]]) -> None:
-    rig = Rig().armed()
-    before, then, epoch = rig.gate.tick(rig.now).target, rig.now, rig.gate.epoch
+def in_keep_out(pose: Pose) -> bool:
+    corners = np.array(KEEP_OUT).reshape(-1, 2, 3)
+    margin = PARAMETERS["keep_out_margin"] - 1e-9
+    return bool(((pose.position > corners[:, 0] - margin) & (pose.position < corners[:, 1] + margin)).all(1).any())
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(FREE), st.booleans(), st.lists(events, min_size=10, max_size=120))
+def test_the_target_never_leaves_its_limits(start: Pose, follows: bool, sequence: list[tuple[str, Any]]) -> None:
+    """Box, cone, keep-out boxes, speeds and accelerations, whatever is commanded, measured, said and withheld."""
+    rig = Rig(keep_out=KEEP_OUT)
+    rig.measured = start
+    before, then, epoch = rig.armed().gate.tick(rig.now).target, rig.now, rig.gate.epoch
+    velocity = np.zeros(6)
     for kind, value in sequence:
         apply(rig, kind, value)
         decision = rig.gate.tick(rig.now)
         if decision.state == GateState.DISARMED:
             assert decision.target is None
-        target = decision.target
+        target, dt = decision.target, min(rig.now - then, 0.02)
+        if target is not None:
+            assert np.isfinite(target.position).all() and abs(np.linalg.norm(target.quaternion) - 1) < 1e-9
+            assert outside(target) <= PARAMETERS["arming_margin"] + 1e-9
+            assert not in_keep_out(target)
         if target is not None and before is not None and rig.gate.epoch == epoch:
-            dt = rig.now - then
-            step = float(np.linalg.norm(target.position - before.position))
-            assert step <= SPEED * min(dt, 0.02) + 1e-9
-            assert angle_between(target, before) <= TURN * min(dt, 0.02) + 1e-7
+            step, turn = target.position - before.position, rotation_vector_from_quaternion(
+                multiply(target.quaternion, inverse(before.quaternion)))
+            assert np.linalg.norm(step) <= SPEED * dt + 1e-9
+            assert np.linalg.norm(turn) <= TURN * dt + 1e-7
             assert outside(target) <= max(outside(before), 1e-9)
             old, new = (float(np.linalg.norm(p.to_vector(NOMINAL)[3:])) for p in (before, target))
             assert new <= max(TILT, old) + 1e-9
-        if target is not None:
-            assert outside(target) <= PARAMETERS["arming_margin"] + 1e-9
-        before, then, epoch = target, rig.now, rig.gate.epoch
+            if dt > 1e-4:  # under that, rounding of the positions is more than the change
+                after = np.concatenate([step, turn]) / dt
+                assert np.linalg.norm(after[:3] - velocity[:3]) <= ACCELERATION * dt + 1e-6
+                assert np.linalg.norm(after[3:] - velocity[3:]) <= TURNING * dt + 1e-6
+        if follows and target is not None:
+            rig.measured = target
+        before, then, epoch, velocity = target, rig.now, rig.gate.epoch, rig.gate.velocity
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(FREE), st.lists(st.tuples(usual.map(lambda t: 3 * t), st.integers(1, 40)), min_size=5,
+                                       max_size=20))
+def test_a_policy_that_rushes_about_never_leaves_its_limits(start: Pose, legs: list[tuple[np.ndarray, int]]) -> None:
+    """Long runs into walls and boxes, which random events seldom make."""
+    rig = Rig(keep_out=KEEP_OUT)
+    rig.measured = start
+    velocity, position = np.zeros(6), rig.armed().gate.target.position
+    for command, ticks in legs:
+        for _ in range(ticks):
+            target = rig.tick(policy=command).target
+            assert outside(target) <= 1e-9 and not in_keep_out(target)
+            assert np.linalg.norm(target.to_vector(NOMINAL)[3:]) <= TILT + 1e-9
+            after = rig.gate.velocity
+            np.testing.assert_allclose(after[:3] * 0.01, target.position - position, atol=1e-9)
+            for part, speed, change in ((slice(0, 3), SPEED, ACCELERATION), (slice(3, 6), TURN, TURNING)):
+                assert np.linalg.norm(after[part]) <= speed + 1e-9
+                assert np.linalg.norm(after[part] - velocity[part]) <= change * 0.01 + 1e-9
+            velocity, position = after.copy(), target.position
+    assert rig.gate.armed
 
 
 @settings(max_examples=150, deadline=None)

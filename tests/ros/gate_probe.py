@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
 from rclpy.context import Context
-from safe_policy_interfaces.msg import GateStatus
+from safe_policy_interfaces.msg import EpisodeState, FrameStatus, GateStatus, LabelEvent, Monitor
 from safe_policy_ros import qos
-from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_stamped
+from safe_policy_ros.messages import ns_to_stamp, pose_from_msg, pose_stamped, stamp_to_ns, twist_stamped
 from safe_policy_ros.spinner import Spinner, wait_for_server
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from safe_policy_core.geometry import Pose
@@ -26,7 +27,10 @@ CENTRE = Pose(np.array([0.5, 0.0, 0.036]), np.array([1.0, 0.0, 0.0, 0.0]))
 
 
 class GateProbe:
-    """A node in the test's own process that listens to the gate, and plays the arm on request."""
+    """A node in the test's own process that listens to the gate, and plays its neighbours on request.
+
+    talking: who of them speaks, 100 times a second: arm, wrench, camera, runner and monitor of the policy.
+    """
 
     def __init__(self, domain: int) -> None:
         self._prompt = Prompt()
@@ -42,9 +46,21 @@ class GateProbe:
                                  lambda m: self.statuses.append((time.monotonic(), m)), qos.STATUS)
         node.create_subscription(PoseStamped, "/franka/target_pose", self._on_target, qos.COMMAND)
         node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, qos.STATUS)
+        self.talking = {"arm", "wrench", "camera", "runner", "monitor"}
+        self.wrench = np.zeros(6)
+        self.violation_probability = 0.1
+        self.frame_repeated = False
+        self._frames = 0
         self._states = node.create_publisher(PoseStamped, "/franka/current_pose", qos.SENSOR)
+        self._wrenches = node.create_publisher(WrenchStamped, "/franka/external_wrench", qos.SENSOR)
+        self._cameras = node.create_publisher(FrameStatus, "/camera/frame_status", qos.SENSOR)
+        self._heartbeats = node.create_publisher(Header, "/episode/heartbeat", qos.COMMAND)
+        self._monitors = node.create_publisher(Monitor, "/policy/monitor", qos.COMMAND)
+        self.phases = node.create_publisher(EpisodeState, "/episode/state", qos.EPISODE_STATE)
+        self.labels = node.create_publisher(LabelEvent, "/labels", qos.LABELS)
         self._commands: dict[str, Any] = {}
-        self._clients = {name: node.create_client(Trigger, f"/safety_gate/{name}") for name in ("arm", "stop")}
+        self._clients = {name: node.create_client(Trigger, f"/safety_gate/{name}")
+                         for name in ("arm", "stop", "reset_cost")}
         self._arm_timer = node.create_timer(0.01, self._publish_state, clock=_steady())
         self._stream_timer: Any = None
         self._spinner = Spinner(node)
@@ -56,16 +72,25 @@ class GateProbe:
             self.measured = pose
 
     def _publish_state(self) -> None:
-        self._states.publish(pose_stamped(self.measured, self.now_ns()))
+        now = self.now_ns()
+        header = Header(stamp=ns_to_stamp(now), frame_id="fr3_link0")
+        if "arm" in self.talking:
+            self._states.publish(pose_stamped(self.measured, now))
+        if "wrench" in self.talking:
+            wrench = WrenchStamped(header=header)
+            force, torque = wrench.wrench.force, wrench.wrench.torque
+            force.x, force.y, force.z, torque.x, torque.y, torque.z = (float(v) for v in self.wrench)
+            self._wrenches.publish(wrench)
+        if "camera" in self.talking:
+            self._frames += 1
+            self._cameras.publish(FrameStatus(header=header, sequence=self._frames, repeated=self.frame_repeated))
+        if "runner" in self.talking:
+            self._heartbeats.publish(header)
+        if "monitor" in self.talking:
+            self._monitors.publish(Monitor(header=header, violation_probability=self.violation_probability))
 
     def now_ns(self) -> int:
         return self.node.get_clock().now().nanoseconds
-
-    def silence_arm(self, silent: bool = True) -> None:
-        if silent:
-            self._arm_timer.cancel()
-        else:
-            self._arm_timer.reset()
 
     def publisher(self, source: str = "policy") -> Any:
         """This process's publisher of commands of `source`, made when it is first asked for and connected."""

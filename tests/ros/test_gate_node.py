@@ -16,7 +16,7 @@ import yaml
 
 pytest.importorskip("rclpy")
 
-from safe_policy_interfaces.msg import GateStatus
+from safe_policy_interfaces.msg import EpisodeState, GateStatus, LabelEvent
 
 from robot_bringup.environment import INSTALL
 from tests.ros.gate_probe import START_TIMEOUT, GateProbe
@@ -61,7 +61,9 @@ def probe(rig: tuple[Graph, Process, GateProbe]) -> GateProbe:
     """The gate in HOLD, with nobody commanding and the arm answering."""
     _, gate, probe = rig
     assert gate.poll() is None, gate.output
-    probe.silence_arm(False)
+    probe.talking = {"arm", "wrench", "camera", "runner", "monitor"}
+    probe.wrench, probe.violation_probability, probe.frame_repeated = np.zeros(6), 0.1, False
+    probe.phases.publish(EpisodeState(phase=EpisodeState.RUNNING))
     probe.follows = True
     if probe.status.state != GateStatus.HOLD:
         probe.arm()
@@ -191,7 +193,7 @@ def test_a_bad_command_is_refused_and_faults(probe: GateProbe, twist, changes, r
 
 
 def test_a_silent_arm_is_a_fault(probe: GateProbe) -> None:
-    probe.silence_arm()
+    probe.talking.remove("arm")
     silent = time.monotonic()
     reaction = probe.await_fault("stale_state") - silent
     assert 0.05 < reaction < 0.1 + 0.02 + SCHEDULING
@@ -216,6 +218,64 @@ def test_an_arm_outside_the_box_is_a_fault(probe: GateProbe) -> None:
         probe.measured = Pose(np.array([here[0], here[1], z]), probe.measured.quaternion)
         time.sleep(0.02)
     assert probe.call("arm")[0]
+
+
+@pytest.mark.parametrize(("neighbour", "reason"), [
+    ("wrench", "stale_wrench"), ("camera", "camera_silent"), ("runner", "supervisor_lost"),
+    ("monitor", "monitor_stale")])
+def test_a_silent_neighbour_is_a_fault_while_a_policy_moves_the_arm(probe: GateProbe, neighbour: str,
+                                                                    reason: str) -> None:
+    probe.stream(0.3, FORWARD)
+    probe.talking.remove(neighbour)
+    probe.stream(0.4, FORWARD)
+    probe.await_fault(reason)
+    assert probe.target_speed(0.2) == 0
+
+
+def test_a_frozen_camera_holds_the_policy_and_then_faults(probe: GateProbe) -> None:
+    probe.stream(0.3, FORWARD)
+    probe.frame_repeated = True
+    first = len(probe.statuses)
+    probe.stream(0.4, FORWARD)
+    probe.await_fault("camera_frozen")
+    assert "camera_frozen" in {status.hold for _, status in probe.statuses[first:]}
+
+
+def test_the_policys_own_estimate_holds_it(probe: GateProbe) -> None:
+    probe.stream(0.3, FORWARD)
+    probe.violation_probability = 0.99
+    probe.stream(0.2, FORWARD)
+    assert (probe.status.state, probe.status.hold) == (GateStatus.HOLD, "veto_violation")
+    probe.violation_probability = 0.1
+    probe.stream(0.2, FORWARD)
+    assert (probe.status.state, probe.status.hold) == (GateStatus.ACTIVE, "")
+    probe.violation_probability = float("nan")
+    probe.stream(0.1, FORWARD)
+    probe.await_fault("monitor_invalid")
+
+
+def test_a_push_against_the_tool_is_a_fault(probe: GateProbe) -> None:
+    probe.wrench = np.array([0, -35.0, 0, 0, 0, 0])
+    probe.await_fault("force")
+    assert "free the arm" in probe.call("arm")[1]
+
+
+def test_the_cost_budget_refuses_the_policy_until_it_is_reset(probe: GateProbe) -> None:
+    budget = probe.status.cost_budget
+    for value in (budget, 0.0):
+        probe.labels.publish(LabelEvent(kind="cost", value=value, source="reviewer", who="test"))
+    wait_for(lambda: probe.status.cost_spent >= budget, 2.0, "the cost is counted")
+    probe.stream(0.3, FORWARD)
+    assert (probe.status.state, probe.status.hold) == (GateStatus.HOLD, "cost_budget")
+    probe.stream(0.3, FORWARD, "teleop")
+    assert (probe.status.state, probe.status.source) == (GateStatus.ACTIVE, "teleop")
+    probe.send(np.zeros(6), "teleop")
+    ok, message = probe.call("reset_cost")
+    assert ok and "forgiven" in message
+    time.sleep(0.6)  # past the operator's hold
+    probe.stream(0.3, FORWARD)
+    assert (probe.status.state, probe.status.source) == (GateStatus.ACTIVE, "policy")
+    probe.send(np.zeros(6))
 
 
 def test_the_operator_stops_and_outranks(probe: GateProbe) -> None:
@@ -252,6 +312,7 @@ def test_every_decision_is_published_with_its_count(probe: GateProbe) -> None:
     assert int(values["fault.stale_command"]) >= 2
     assert int(values["rejected.policy.non_finite"]) >= 1
     assert int(values["ticks"]) >= 80
+    assert float(values["tick_duration_mean_ms"]) < 3
 
 
 def test_torch_is_not_in_the_process(rig: tuple[Graph, Process, GateProbe]) -> None:
@@ -267,7 +328,9 @@ def test_torch_is_not_in_the_process(rig: tuple[Graph, Process, GateProbe]) -> N
     ("workspace_low", None, "workspace_low missing"), ("max_translation_speed", None, "max_translation_speed missing"),
     ("max_translation_speed", 9.0, "max_translation_speed"), ("workspace_high", [0.6, 0.1], "workspace_high"),
     ("workspace_high", [0.3, 0.1, 0.04], "workspace_low/high"), ("command_timeout", "soon", "command_timeout"),
-    ("max_tilt", float("nan"), "max_tilt")])
+    ("max_tilt", float("nan"), "max_tilt"), ("keep_out", [0.1, 0.2], "a multiple of 6 floats"),
+    ("learned_layer", "off", "learned_layer"), ("soft_force", 40.0, "soft_force"), ("cost_budget", None,
+                                                                                   "cost_budget missing")])
 def test_a_gate_that_is_told_nonsense_does_not_start(tmp_path: Path, name: str, value, message: str) -> None:
     parameters = yaml.safe_load((CONFIG / "safety_gate.yaml").read_text())
     values = parameters["safety_gate"]["ros__parameters"]

@@ -13,26 +13,29 @@ from safe_policy_ros.messages import ns_to_stamp, pose_to_msg
 
 @dataclass
 class TickRecord:
-    """How punctual the ticks were since the last report. Times [s]."""
+    """How punctual the ticks were since the last report, and how long they took. Times [s]."""
 
     count: int = 0
     worst: float = 0.0
     total: float = 0.0
+    working: float = 0.0
 
-    def add(self, late: float) -> None:
+    def add(self, late: float, working: float) -> None:
         self.count += 1
         self.worst = max(self.worst, late)
         self.total += max(late, 0.0)
+        self.working += working
 
 
 def status_message(gate: SafetyGate, decision: Decision, now_ns: int, frame: str) -> GateStatus:
     message = GateStatus(state=int(decision.state), reason=decision.reason, source=decision.source,
-                         limits=gate.take_limits(), epoch=gate.epoch, accepted=gate.accepted, rejected=gate.rejected)
+                         hold=decision.hold, limits=gate.take_limits(), epoch=gate.epoch, accepted=gate.accepted,
+                         rejected=gate.rejected, cost_spent=gate.cost.spent, cost_budget=gate.cost.budget)
     message.header.stamp, message.header.frame_id = ns_to_stamp(now_ns), frame
     if gate.target is not None:
         message.target = pose_to_msg(gate.target)
-    if gate.measured is not None:
-        message.measured = pose_to_msg(gate.measured)
+    if gate.pose.pose is not None:
+        message.measured = pose_to_msg(gate.pose.pose)
     return message
 
 
@@ -40,11 +43,16 @@ def diagnostics(gate: SafetyGate, record: TickRecord, now_ns: int) -> Diagnostic
     """Every decision since start, by reason, and the punctuality of the ticks since the last report."""
     level = {GateState.FAULT: DiagnosticStatus.ERROR, GateState.DISARMED: DiagnosticStatus.WARN}.get(
         gate.state, DiagnosticStatus.OK)
-    values = {"state": gate.state.name, "epoch": gate.epoch, "accepted": gate.accepted, "rejected": gate.rejected,
+    values = {"state": gate.state.name, "reason": gate.reason, "detail": gate.detail, "hold": gate.hold,
+              "epoch": gate.epoch, "accepted": gate.accepted, "rejected": gate.rejected,
+              "cost_spent": f"{gate.cost.spent:g}", "cost_budget": f"{gate.cost.budget:g}",
+              "episode": gate.supervisor.phase.name, "repeated_frames": gate.camera.repeated,
               "ticks": record.count, "tick_lateness_mean_ms": f"{1e3 * record.total / max(record.count, 1):.3f}",
-              "tick_lateness_max_ms": f"{1e3 * record.worst:.3f}", **dict(sorted(gate.counts.items()))}
-    status = DiagnosticStatus(level=level, name="safety_gate", hardware_id="",
-                              message=f"FAULT {gate.reason}" if gate.reason else gate.state.name,
+              "tick_lateness_max_ms": f"{1e3 * record.worst:.3f}",
+              "tick_duration_mean_ms": f"{1e3 * record.working / max(record.count, 1):.3f}",
+              **dict(sorted(gate.counts.items()))}
+    what = f"FAULT {gate.reason}: {gate.detail}" if gate.reason else gate.state.name
+    status = DiagnosticStatus(level=level, name="safety_gate", hardware_id="", message=what,
                               values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
     message = DiagnosticArray(status=[status])
     message.header.stamp = ns_to_stamp(now_ns)

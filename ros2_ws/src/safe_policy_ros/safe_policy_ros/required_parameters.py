@@ -26,12 +26,13 @@ class Number:
 
 @dataclass(frozen=True)
 class Numbers:
-    """`length` floats, each within the inclusive range."""
+    """`length` floats, each within the inclusive range; with `groups` one or more times as many."""
 
     length: int
     low: float
     high: float
     description: str
+    groups: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _declare(node: Node, name: str, kind: Kind) -> Any:
         expected = f"a float in [{kind.low:g}, {kind.high:g}]"
         descriptor.floating_point_range = [FloatingPointRange(from_value=kind.low, to_value=kind.high)]
     elif isinstance(kind, Numbers):
-        expected = f"{kind.length} floats in [{kind.low:g}, {kind.high:g}]"
+        expected = f"{'a multiple of ' if kind.groups else ''}{kind.length} floats in [{kind.low:g}, {kind.high:g}]"
     override = node._parameter_overrides.get(name)
     wrong = ConfigurationError(f"{node.get_name()}: parameter {name}: expected {expected} ({kind.description}), got "
                                f"{override.value if override is not None else 'nothing'}")
@@ -75,7 +76,10 @@ def _declare(node: Node, name: str, kind: Kind) -> Any:
         return value
     # ROS takes NaN as inside every range, and knows no ranges of arrays.
     numbers = list(value) if isinstance(kind, Numbers) else [value]
-    length = kind.length if isinstance(kind, Numbers) else 1
-    if len(numbers) != length or not all(math.isfinite(v) and kind.low <= v <= kind.high for v in numbers):
+    if isinstance(kind, Numbers) and kind.groups:
+        wrong_length = not numbers or len(numbers) % kind.length != 0
+    else:
+        wrong_length = len(numbers) != (kind.length if isinstance(kind, Numbers) else 1)
+    if wrong_length or not all(math.isfinite(v) and kind.low <= v <= kind.high for v in numbers):
         raise wrong
     return tuple(numbers) if isinstance(kind, Numbers) else value

@@ -11,10 +11,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, TwistStamped
+from geometry_msgs.msg import PoseStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
@@ -22,27 +21,23 @@ from safe_policy_interfaces.msg import GateStatus
 from std_srvs.srv import Trigger
 
 from safe_policy_core.errors import ConfigurationError, RobotUnavailableError
-from safe_policy_core.safety.commands import POLICY, TELEOP, Command
 from safe_policy_core.safety.gate import Decision, SafetyGate
 from safe_policy_core.safety.gate_config import GateConfig
 from safe_policy_core.safety.motion import GATE_PERIOD
 from safe_policy_core.scheduling import REALTIME_PRIORITY
 from safe_policy_ros import qos
+from safe_policy_ros.gate_inputs import TARGET_TOPIC, GateInputs
 from safe_policy_ros.gate_report import TickRecord, diagnostics, status_message
-from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
-from safe_policy_ros.messages import pose_from_msg, pose_stamped, stamp_to_ns, twist_from_msg
+from safe_policy_ros.messages import pose_stamped
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 from safe_policy_ros.required_parameters import Kind, Number, Numbers, Text, declare_required
 
 NAME = "safety_gate"
-COMMAND_TOPICS = {TELEOP: "/teleop/delta_twist_cmds", POLICY: "/policy/delta_twist_cmds"}
-STATE_TOPIC = "/franka/current_pose"
-TARGET_TOPIC = "/franka/target_pose"
-DEPTH = 20
-"""Messages of a channel that may wait for a tick: a bad one must not be overwritten by the good one after it."""
 STATUS_TICKS, GRAPH_TICKS, REPORT_TICKS = 2, 10, 100
 """Ticks between two messages of status, looks at who publishes, and diagnostics."""
+CLOCKS_APART = 0.002
+"""[s] Longest time between two looks at the steady clock, with one at the ROS clock in between."""
 CALLBACKS_TIMEOUT = 10.0
 """[s] A thread of callbacks that is silent for so long is dead, and the gate with it (already in FAULT by then)."""
 HINT = "limits have no defaults, set them in the parameter file (robot_bringup/config/safety_gate.yaml)"
@@ -57,6 +52,27 @@ PARAMETERS: dict[str, Kind] = {
     "max_rotation_speed": Number(0.001, 1.5, "largest turning speed of the tool [rad/s]"),
     "max_translation_lead": Number(0.001, 0.1, "how far the target may run ahead of the arm [m]"),
     "max_rotation_lead": Number(0.001, 0.5, "how far the target may turn ahead of the arm [rad]"),
+    "max_translation_acceleration": Number(0.1, 13.0, "of the target [m/s^2]"),
+    "max_rotation_acceleration": Number(0.1, 25.0, "of the target [rad/s^2]"),
+    "keep_out": Numbers(6, -3.0, 3.0, "low and high corner (x, y, z, x, y, z) of each box that the tool keeps out "
+                        "of [m]", groups=True),
+    "keep_out_margin": Number(0.001, 0.2, "distance that the target keeps from these boxes [m]"),
+    "soft_force": Number(1.0, 100.0, "force on the tool from which motion against it fades [N]"),
+    "hard_force": Number(1.0, 100.0, "force on the tool that is a fault [N]"),
+    "soft_torque": Number(0.5, 50.0, "torque on the tool from which rotation against it fades [Nm]"),
+    "hard_torque": Number(0.5, 50.0, "torque on the tool that is a fault [Nm]"),
+    "learned_layer": Text("required (a policy without fresh estimates is stopped) or absent (methods that have none)"),
+    "max_violation_probability": Number(0.01, 1.0, "estimate above which the policy is held"),
+    "max_cost_value": Number(0.01, 1000.0, "estimated discounted cost above which the policy is held"),
+    "monitor_timeout": Number(0.05, 1.0, "silence of a policy's estimates that is a fault [s]"),
+    "cost_budget": Number(0.5, 1e6, "cost after which the policy is refused until a person resets it"),
+    "camera_hold": Number(0.02, 0.5, "time without a new frame after which the policy is held [s]"),
+    "camera_timeout": Number(0.02, 0.5, "time without a new frame that is a fault [s]"),
+    "heartbeat_hold": Number(0.02, 0.5, "silence of the episode's runner after which motion is held [s]"),
+    "heartbeat_timeout": Number(0.02, 0.5, "silence of the episode's runner that is a fault [s]"),
+    "max_clock_step": Number(0.005, 1.0, "jump of the ROS clock against the steady one that is a fault [s]"),
+    "max_measured_speed": Number(0.01, 1.7, "speed of the arm's tool that is a fault [m/s]"),
+    "max_measured_rotation_speed": Number(0.05, 5.0, "turning speed of the arm's tool that is a fault [rad/s]"),
     "command_timeout": Number(0.02, 0.5, "silence after a motion command that is a fault [s]"),
     "state_timeout": Number(0.02, 0.5, "silence of the measured pose that is a fault [s]"),
     "teleop_hold": Number(0.1, 5.0, "how long the operator keeps the policy out after the last motion [s]"),
@@ -99,13 +115,9 @@ class SafetyGateNode(LifecycleNode):
         self._targets = self.create_publisher(PoseStamped, TARGET_TOPIC, qos.COMMAND)
         self._statuses = self.create_publisher(GateStatus, "/safety_gate/status", qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
-        group = TakenByHand()
-        self._inputs = {"": subscribe(self, PoseStamped, STATE_TOPIC, qos.SENSOR, group, DEPTH)} | {
-            source: subscribe(self, TwistStamped, topic, qos.COMMAND, group, DEPTH)
-            for source, topic in COMMAND_TOPICS.items()}
-        self._receive_clock = ReceiveClock()
-        self._own_services = [self.create_service(Trigger, "/safety_gate/arm", self._on_arm),
-                              self.create_service(Trigger, "/safety_gate/stop", self._on_stop)]
+        self._inputs = GateInputs(self)
+        self._own_services = [self.create_service(Trigger, f"/safety_gate/{name}", handle) for name, handle in (
+            ("arm", self._on_arm), ("stop", self._on_stop), ("reset_cost", self._on_reset_cost))]
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -129,8 +141,7 @@ class SafetyGateNode(LifecycleNode):
             self._gate = None
         for publisher in (self._targets, self._statuses, self._diagnostics):
             self.destroy_publisher(publisher)
-        for subscription in self._inputs.values():
-            self.destroy_subscription(subscription)
+        self._inputs.close()
         for service in self._own_services:
             self.destroy_service(service)
         return super().on_cleanup(state)
@@ -146,7 +157,7 @@ class SafetyGateNode(LifecycleNode):
             if self._gate is None or not self._active:
                 response.success, response.message = False, "not armed: the gate is not active (lifecycle)"
             else:
-                self._count_publishers(self._gate, now)
+                self._inputs.count_publishers(self._gate)
                 response.success, response.message = self._gate.arm(now, self._clock_seconds())
         self.get_logger().info(response.message)
         return response
@@ -156,6 +167,13 @@ class SafetyGateNode(LifecycleNode):
             if self._gate is not None:
                 self._gate.stop(time.monotonic())
         response.success, response.message = True, "stopped"
+        return response
+
+    def _on_reset_cost(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            if self._gate is not None:
+                response.success, response.message = True, self._gate.cost.reset()
+        self.get_logger().info(f"reset_cost: {response.message}")
         return response
 
     # The tick
@@ -174,47 +192,33 @@ class SafetyGateNode(LifecycleNode):
             gate = self._gate
             if gate is None:
                 return True
-            arrived = self._arrived()
+            arrived = self._inputs.take()
             if not self._active:
                 return True
             self._ticks += 1
-            for received, source, message in arrived:
-                self._hand_over(gate, source, message, received)
-            now = time.monotonic()
+            self._look_at_clocks(gate)
+            self._inputs.hand_over(gate, arrived, self._clock_seconds())
             if self._ticks % GRAPH_TICKS == 0:
-                self._count_publishers(gate, now)
-            decision = gate.tick(now)
+                self._inputs.count_publishers(gate)
+            decision = gate.tick(time.monotonic())
             if decision.target is not None:
                 self._targets.publish(pose_stamped(decision.target, self._clock_ns(), self._config.frame))
-            self._record.add(late)
+            self._record.add(late, time.monotonic() - now)
             self._speak(gate, decision)
         return True
 
-    def _arrived(self) -> list[tuple[float, str, Any]]:
-        """(time of receipt, source or "" for the arm's pose, message) of everything that waits, oldest first."""
-        now, system_ns = look()
-        arrived = [(self._receive_clock.received(info["received_timestamp"], now, system_ns), source, message)
-                   for source, subscription in self._inputs.items() for message, info in take(subscription)]
-        self._receive_clock.looked(now)
-        return sorted(arrived, key=lambda entry: entry[0])
-
-    def _hand_over(self, gate: SafetyGate, source: str, message: Any, received: float) -> None:
-        frame, stamp = message.header.frame_id, stamp_to_ns(message.header.stamp) * 1e-9
-        if source:
-            gate.command(source, Command(twist_from_msg(message.twist), frame, stamp), received, self._clock_seconds())
-            return
-        try:
-            pose = pose_from_msg(message.pose)
-        except ValueError:
-            pose = None
-        gate.measurement(pose, frame, stamp, received)
+    def _look_at_clocks(self, gate: SafetyGate) -> None:
+        before, clock, after = time.monotonic(), self._clock_seconds(), time.monotonic()
+        if after - before < CLOCKS_APART:  # otherwise this process was interrupted in between
+            gate.clock.told(after, clock)
 
     def _speak(self, gate: SafetyGate, decision: Decision) -> None:
         saying = (int(decision.state), decision.reason, gate.epoch)
         if saying != self._said:
             if decision.reason:
-                source = f" of {decision.source}" if decision.source else ""
-                self.get_logger().error(f"FAULT {decision.reason}{source}: the arm stops; /safety_gate/arm re-arms")
+                self.get_logger().error(f"FAULT {decision.reason}: {gate.detail}; the arm stops, /safety_gate/arm "
+                                        "re-arms")
+                self._diagnostics.publish(diagnostics(gate, self._record, self._clock_ns()))
             self._said = saying
         elif self._ticks % STATUS_TICKS:
             return
@@ -222,10 +226,6 @@ class SafetyGateNode(LifecycleNode):
         if self._ticks % REPORT_TICKS == 0:
             self._diagnostics.publish(diagnostics(gate, self._record, self._clock_ns()))
             self._record = TickRecord()
-
-    def _count_publishers(self, gate: SafetyGate, now: float) -> None:
-        for topic in (*COMMAND_TOPICS.values(), STATE_TOPIC, TARGET_TOPIC):
-            gate.publishers(topic, self.count_publishers(topic), now)
 
     def _clock_ns(self) -> int:
         return self.get_clock().now().nanoseconds
