@@ -19,6 +19,7 @@ COMMANDS = {
     "finetune": ("safe_policy_core.commands:Finetune", "go on training online, in the simulator or on the arm"),
     "evaluate": ("safe_policy_core.commands:Evaluate", "success, violations and cost of a policy, with 95% intervals"),
     "replay": ("sim.commands:Replay", "run recorded episodes or a policy again in the simulator, with a video"),
+    "preflight": ("robot_bringup.preflight.command:Preflight", "what must be right before a real arm moves"),
     "report": ("data_collection.report.page:Report", "one HTML page of a run's results"),
 }
 
@@ -39,7 +40,8 @@ def usage() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one subcommand. Exit codes: 0, 2 for an error that a person can mend, 130 when interrupted."""
+    """Runs one subcommand. Exit codes: 0, 1 for a preflight with a red line, 2 for an error that a person can mend,
+    130 when interrupted."""
     if arguments is None:
         _restart_with(PROCESS_ENVIRONMENT)
         arguments = sys.argv[1:]
@@ -66,10 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             message = f"{words[0]}: wrong arguments, see `safe-policy {words[0]} --help`"
             print(json.dumps({"error": message}), flush=True)
         raise
-    if as_json:
-        print(json.dumps(result), flush=True)
-    else:
-        print(json.dumps(result, indent=1), flush=True)
+    # A command whose result is for a person to read says so, and whether it failed.
+    text, code = result.pop("_text", ""), result.pop("_exit_code", 0)
+    print(json.dumps(result) if as_json else text or json.dumps(result, indent=1), flush=True)
+    if code:
+        sys.exit(code)
 
 
 def run(command: str, arguments: Sequence[str]) -> dict[str, Any]:

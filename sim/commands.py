@@ -11,6 +11,7 @@ from typing import Any, Literal
 import tyro
 from tqdm import tqdm
 
+from safe_policy_core import replay_report
 from safe_policy_core.errors import ConfigurationError, DatasetError
 from sim.safe_reach.demonstrators import PAPER_COUNTS, share_counts
 from sim.safe_reach.task import IMAGE_SIZE, check_task
@@ -124,8 +125,13 @@ class Replay:
         for file in tqdm(files, desc="replay", unit="episode", disable=None):
             report.add_episode(file)
         if self.policy is not None:
-            report.add_policy(self.policy, self.task, range(self.seed, self.seed + self.episodes), self.device)
+            seeds = range(self.seed, self.seed + self.episodes)
+            report.add_policy(self.policy, self.task, seeds, self.device)
         result = report.summary()
+        if self.policy is not None:
+            # Beside the weights: without it they do not come near a real arm (safe-policy preflight).
+            result["report"] = str(replay_report.write(self.policy, self.task, seeds, result["policy"]))
+            result["report_problem"] = replay_report.problem(self.policy, self.task)
         if self.video is not None:
             result["video"] = str(report.write_video(self.video))
         return result
