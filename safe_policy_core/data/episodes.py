@@ -105,10 +105,8 @@ class EpisodeStore:
         chosen = EpisodeStore()
         for index, summary in enumerate(self.summaries):
             if keep(summary):
-                rows = slice(self._starts[index], self._starts[index] + summary.rows)
                 chosen._specs = self._specs
-                chosen._append_rows({name: column[rows] for name, column in self._columns.items()}, summary,
-                                    self._weights[index])
+                chosen._append_rows(self.rows_of(index), summary, self._weights[index])
         return chosen
 
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -118,7 +116,8 @@ class EpisodeStore:
         received on arriving at the row (zeros at an episode's first), `is_first`, `is_last`,
         `is_terminal` (arrived by termination), `next_action` (executed at the row; zeros where
         `has_next_action` is false, at an episode's last), `return_to_go` and `cost_to_go`
-        (undiscounted sums still to come). A window that reaches the end of an episode goes on
+        (undiscounted sums still to come), and `scene`, the
+        first image of the row's episode, where there is an `image`. A window that reaches the end of an episode goes on
         with the next one, whose first row has `is_first`, as in DreamerV3; so every row is
         equally likely. Raises `DatasetError` when the store is empty.
         """
@@ -128,7 +127,24 @@ class EpisodeStore:
         sizes = np.array([self._summaries[index].rows for index in pick])
         starts = np.array([self._starts[index] for index in pick]) + rng.integers(0, sizes)
         index = (starts[:, None] + np.arange(length)) % self._rows
-        return {name: column[:self._rows].take(index, axis=0) for name, column in self._columns.items()}
+        rows = {name: column[:self._rows].take(index, axis=0) for name, column in self._columns.items()}
+        if "image" in self._columns:
+            firsts = np.array(self._starts)[np.searchsorted(self._starts, index, side="right") - 1]
+            rows["scene"] = self._columns["image"][:self._rows].take(firsts, axis=0)
+        return rows
+
+    def rows_of(self, index: int) -> dict[str, np.ndarray]:
+        """Views of an episode's rows, by the names of `sample`."""
+        self._load_pending()
+        rows = slice(self._starts[index], self._starts[index] + self._summaries[index].rows)
+        return {name: column[rows] for name, column in self._columns.items()}
+
+    def add_rows(self, specs: Specs, rows: dict[str, np.ndarray], summary: EpisodeSummary, weight: float = 1.0
+                 ) -> None:
+        """Adds an episode given by its rows, which `summary` describes. Raises `DatasetError` for other specs."""
+        self._load_pending()
+        self._require(specs)
+        self._append_rows(rows, summary, weight)
 
     def _load_pending(self) -> None:
         pending, self._pending = self._pending, []
@@ -143,14 +159,16 @@ class EpisodeStore:
                                f"be used (remove them, or skip broken ones): {'; '.join(self.broken.values())}")
 
     def _append(self, episode: Episode, weight: float) -> None:
-        specs = episode.specs
+        self._require(episode.specs)
+        summary = EpisodeSummary(len(episode) + 1, float(episode.reward.sum()), float(episode.cost.sum()),
+                                 episode.success, content_hash(episode), episode.metadata)
+        self._append_rows(_episode_rows(episode), summary, weight)
+
+    def _require(self, specs: Specs) -> None:
         if self._specs is None:
             self._specs = specs
         elif difference := self._specs.difference(specs):
             raise DatasetError(f"specs differ from the other episodes: {difference}")
-        summary = EpisodeSummary(len(episode) + 1, float(episode.reward.sum()), float(episode.cost.sum()),
-                                 episode.success, content_hash(episode), episode.metadata)
-        self._append_rows(_episode_rows(episode), summary, weight)
 
     def _append_rows(self, rows: dict[str, np.ndarray], summary: EpisodeSummary, weight: float) -> None:
         end = self._rows + summary.rows

@@ -21,12 +21,17 @@ class Optimiser:
         self._clip = clip
         self._adam = torch.optim.Adam(self._parameters, learning_rate, eps=epsilon, fused=True)
 
-    def step(self, loss: Tensor) -> float:
+    def step(self, loss: Tensor, context: Tensor | None = None) -> float:
         """One step down the gradient of a scalar loss. Returns the gradient's norm before clipping.
 
+        context: a leaf that the loss may depend on; the gradient with respect to it is added to `context.grad`.
         Raises `FloatingPointError` when the norm is not finite; no parameter has changed then.
         """
-        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        inputs = self._parameters if context is None else (*self._parameters, context)
+        gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
+        if context is not None and (more := gradients[-1]) is not None:
+            context.grad = more if context.grad is None else context.grad + more
+        gradients = gradients[:len(self._parameters)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip))

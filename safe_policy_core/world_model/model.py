@@ -39,22 +39,19 @@ def to_batch(batch: Mapping[str, np.ndarray], specs: Specs, device: torch.device
 class WorldModel(nn.Module):
     """Encoder, dynamics and heads. Heads of state t predict what was received on arriving there."""
 
-    def __init__(self, specs: Specs, config: WorldModelConfig) -> None:
+    def __init__(self, specs: Specs, config: WorldModelConfig, context_size: int = 0) -> None:
+        """context_size: of `LatentState.context`, which the heads see beside the latent state."""
         super().__init__()
         self.specs, self.config = specs, config
         self.encoder = ObservationEncoder(specs.observation, config)
         self.rssm = Rssm(config, self.encoder.size, specs.action.shape[0])
-        inputs = self.rssm.feature_size
-        self.decoder = ObservationDecoder(specs.observation, config, inputs)
+        self.decoder = ObservationDecoder(specs.observation, config, self.rssm.feature_size)
+        self.feature_size = inputs = self.rssm.feature_size + context_size
         self.two_hot = TwoHot()
         # The reward head starts at zero, so that no imagined reward is invented before one was seen.
         self.reward_head = Mlp(inputs, BINS, config.units, config.layers, output_scale=0.0)
         self.cost_head = Mlp(inputs, BINS, config.units, config.layers, output_scale=0.0)
         self.continue_head = Mlp(inputs, 1, config.units, config.layers)
-
-    @property
-    def feature_size(self) -> int:
-        return self.rssm.feature_size
 
     def reward(self, features: Tensor) -> Tensor:
         """Expected reward on arriving at (..., features) -> (...)."""
@@ -73,17 +70,22 @@ class WorldModel(nn.Module):
         noise = self.rssm.noise(tuple(batch["is_first"].shape), generator)
         return self.rssm.observe(self.encoder(batch), batch["action"], batch["is_first"], noise)
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, LatentState, dict[str, Tensor]]:
-        """Returns the scalar loss, the posterior states (B, L, ...) and the terms by name (means, detached)."""
+    def loss(self, batch: Batch, generator: torch.Generator, context: Tensor | None = None
+             ) -> tuple[Tensor, LatentState, dict[str, Tensor]]:
+        """Returns the scalar loss, the posterior states (B, L, ...) and the terms by name (means, detached).
+
+        context: (B, L, context_size) of the same batch, which becomes that of the states.
+        """
         config = self.config
         states, log_posterior, log_prior = self.observe(batch, generator)
-        features = states.features
+        states = states.with_context(context)
+        features, latent = states.features, states.latent
         kl_loss, kl = balanced_kl(log_posterior, log_prior, config.free_bits, config.dynamics_scale,
                                   config.representation_scale)
         cost = batch["cost"]
         cost_weight = torch.where(cost >= 1, config.cost_weight, 1.0)
         terms = {
-            "vector": config.vector_scale * self.decoder.vector_loss(features, self.encoder.scaled_vectors(batch))
+            "vector": config.vector_scale * self.decoder.vector_loss(latent, self.encoder.scaled_vectors(batch))
             if self.encoder.vectors is not None else kl_loss.new_zeros(()),
             "reward": self.two_hot.negative_log_likelihood(self.reward_head(features), batch["reward"]),
             "cost": cost_weight * self.two_hot.negative_log_likelihood(self.cost_head(features), cost),
@@ -92,15 +94,15 @@ class WorldModel(nn.Module):
             "kl": kl_loss,
         }
         if self.decoder.images:
-            terms["image"] = self._image_loss(features, batch, generator)
+            terms["image"] = self._image_loss(latent, batch, generator)
         means = {name: term.mean() for name, term in terms.items()}
         loss = torch.stack(list(means.values())).sum()
         metrics = {f"model/{name}": value.detach() for name, value in means.items()}
         return loss, states, {**metrics, "model/kl_nats": kl.mean()}
 
-    def _image_loss(self, features: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
+    def _image_loss(self, latent: Tensor, batch: Batch, generator: torch.Generator) -> Tensor:
         """Image losses of a random share of the frames."""
-        flat = features.flatten(0, 1)
+        flat = latent.flatten(0, 1)
         images = {name: batch[name].flatten(0, 1) for name in self.decoder.images}
         count = max(1, round(len(flat) * self.config.decoded_fraction))
         if count < len(flat):

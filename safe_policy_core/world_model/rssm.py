@@ -19,22 +19,36 @@ from safe_policy_core.world_model.config import WorldModelConfig
 
 @dataclass(frozen=True)
 class LatentState:
-    """deter: (..., deter). stochastic: (..., latents * classes), flattened one-hot draws."""
+    """deter: (..., deter). stochastic: (..., latents * classes), flattened one-hot draws.
+
+    context: (..., context) what else is known of the surroundings (`vision.ToolView`), or None.
+    """
 
     deter: Tensor
     stochastic: Tensor
+    context: Tensor | None = None
+
+    @property
+    def latent(self) -> Tensor:
+        """(..., deter + latents * classes): what observations are decoded from."""
+        return torch.cat([self.deter, self.stochastic], -1)
 
     @property
     def features(self) -> Tensor:
-        """(..., deter + latents * classes): what every head and policy sees."""
-        return torch.cat([self.deter, self.stochastic], -1)
+        """(..., deter + latents * classes + context): what every head and policy sees."""
+        return self.latent if self.context is None else torch.cat([self.latent, self.context], -1)
 
     def detach(self) -> LatentState:
-        return LatentState(self.deter.detach(), self.stochastic.detach())
+        return LatentState(self.deter.detach(), self.stochastic.detach(),
+                           None if self.context is None else self.context.detach())
+
+    def with_context(self, context: Tensor | None) -> LatentState:
+        return LatentState(self.deter, self.stochastic, context)
 
     def select(self, index: Tensor) -> LatentState:
         """Rows `index` of the states flattened to (N, ...)."""
-        return LatentState(self.deter.flatten(0, -2)[index], self.stochastic.flatten(0, -2)[index])
+        context = None if self.context is None else self.context.flatten(0, -2)[index]
+        return LatentState(self.deter.flatten(0, -2)[index], self.stochastic.flatten(0, -2)[index], context)
 
 
 @dataclass(frozen=True)
@@ -137,13 +151,16 @@ class Rssm(nn.Module):
         return LatentState(deter, sample_one_hot(self.log_probabilities(self.prior(deter)), noise).flatten(-2))
 
     def imagine(self, start: LatentState, act: Callable[[Tensor, int], Tensor], horizon: int,
-                generator: torch.Generator) -> Rollout:
-        """Rolls out `act(features, step) -> actions` from (N, ...) states for `horizon` steps (FOSP eq. 6)."""
+                generator: torch.Generator, context: Callable[[Tensor], Tensor] | None = None) -> Rollout:
+        """Rolls out `act(features, step) -> actions` from (N, ...) states for `horizon` steps (FOSP eq. 6).
+
+        context: gives the context after each action, where the states have one.
+        """
         noises = self.noise((horizon, len(start.deter)), generator)
         state, features, actions = start, [start.features], []
         for step in range(horizon):
             action = act(features[-1], step)
-            state = self.imagine_step(state, action, noises[step])
+            state = self.imagine_step(state, action, noises[step]).with_context(context(action) if context else None)
             actions.append(action)
             features.append(state.features)
         return Rollout(torch.stack(features), torch.stack(actions))

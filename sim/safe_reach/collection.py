@@ -19,6 +19,7 @@ from safe_policy_core.safety.motion import CONTROL_PERIOD
 from sim.safe_reach import task
 from sim.safe_reach.demonstrators import Demonstrator, behavior_of
 from sim.safe_reach.environment import SafeReachEnv
+from sim.safe_reach.scene import camera_projection
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,9 @@ def record(env: SafeReachEnv, behavior: str, seed: int) -> Episode:
         "task": env.task_name, "operator": "scripted", "source": "direct", "seed": seed,
         "behavior": behavior_of(step_info["success"], step_info["violation"]), "success": step_info["success"],
         "violation": step_info["violation"], "layout": info["layout"], "style": asdict(demonstrator.style),
-        "specs": env.specs.to_json(), "limits": asdict(task.MOTION_LIMITS), "dropped": {},
+        "specs": env.specs.to_json(),
+        "calibration": {"projection": camera_projection(*env.specs.observation["image"].shape[:2]).row},
+        "limits": asdict(task.MOTION_LIMITS), "dropped": {},
         "software": {"safe_policy": __version__, "mujoco": mujoco.__version__}}
     return Episode(
         observations={name: np.stack([o[name] for o in observations]) for name in observations[0]},

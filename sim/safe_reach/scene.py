@@ -14,6 +14,7 @@ import mujoco
 import numpy as np
 
 from safe_policy_core.geometry import Pose
+from safe_policy_core.vision import Projection
 from sim.safe_reach import meshes, task
 from sim.safe_reach.arm import ArmSimulator, close_hand
 from sim.safe_reach.model_cache import compiled_once
@@ -110,12 +111,26 @@ def _table(worldbody: ET.Element) -> None:
             size[axis] = line
             ET.SubElement(worldbody, "geom", pos=_numbers(position), size=_numbers(size), rgba="0.95 0.95 0.95 1",
                           **visual)
-    camera = np.array(CAMERA_POSITION)
-    backward = (camera - CAMERA_TARGET) / np.linalg.norm(camera - CAMERA_TARGET)
-    right = np.cross((0, 0, 1), backward)
-    right /= np.linalg.norm(right)
+    right, down, _ = _camera_axes()
     ET.SubElement(worldbody, "camera", name=CAMERA, pos=_numbers(CAMERA_POSITION), fovy=str(CAMERA_FOVY),
-                  xyaxes=_numbers((*right, *np.cross(backward, right))))
+                  xyaxes=_numbers((*right, *-down)))
+
+
+def _camera_axes() -> np.ndarray:
+    """(3, 3): the camera's right, down and forward in the base frame, as rows."""
+    forward = np.subtract(CAMERA_TARGET, CAMERA_POSITION)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(forward, right), forward])
+
+
+def camera_projection(height: int, width: int) -> Projection:
+    """The calibration of the simulated camera, for pictures of that size."""
+    focal = 0.5 / np.tan(np.radians(CAMERA_FOVY) / 2)
+    intrinsics = np.array([[focal * height / width, 0, 0.5], [0, focal, 0.5], [0, 0, 1]])
+    axes = _camera_axes()
+    return Projection.from_camera(intrinsics, axes, -axes @ CAMERA_POSITION)
 
 
 def _objects(worldbody: ET.Element) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -176,10 +174,11 @@ def test_learns_to_predict_rewards_costs_and_ends() -> None:
     assert going_on[~batch["is_terminal"]].mean() > 0.95
     # Open loop: from the state at row 8 the recorded actions lead to the recorded vectors.
     with torch.no_grad():
-        state = LatentState(*(part[:, 8] for part in dataclasses.astuple(model.observe(batch, draw)[0])))
+        states = model.observe(batch, draw)[0]
+        state = LatentState(states.deter[:, 8], states.stochastic[:, 8])
         for step in range(9, 13):
             state = model.rssm.imagine_step(state, batch["action"][:, step], None)
-        vector = model.decoder.decode(state.features, model.encoder)["vector"]
+        vector = model.decoder.decode(state.latent, model.encoder)["vector"]
     whole = ~batch["is_first"][:, 9:13].any(1)
     error = (vector - batch["vector"][:, 12])[whole].abs().mean()
     still = (batch["vector"][:, 8] - batch["vector"][:, 12])[whole].abs().mean()

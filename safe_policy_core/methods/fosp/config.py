@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from safe_policy_core.vision import ToolViewConfig
 from safe_policy_core.world_model import WorldModelConfig
 
 
@@ -13,6 +14,8 @@ class FospConfig:
     """Trains on two CPU cores by default; `FospConfig.full()` is the paper's Table 4."""
 
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    tool_view: ToolViewConfig = field(default_factory=ToolViewConfig)
+    """The picture around the tool beside the world model's state; on when the camera's projection is known."""
     units: int = 192
     """Hidden units of actor, critics, values and reachability."""
     layers: int = 2

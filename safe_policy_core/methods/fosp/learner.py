@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.fosp.actor_loss import imitation_loss, penalty_loss, policy_gradient_loss
 from safe_policy_core.methods.fosp.config import FospConfig
@@ -32,6 +33,8 @@ from safe_policy_core.methods.fosp.policy import FospPolicy
 from safe_policy_core.methods.fosp.storage import export_model, load_learner_state, load_model, save_learner_state
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.optimiser import Optimiser
+from safe_policy_core.vision import Surroundings
+from safe_policy_core.vision.tool_view import SCENE
 from safe_policy_core.world_model import Batch, LatentState, to_batch
 
 
@@ -66,7 +69,8 @@ class FospLearner:
             "reward": Optimiser(model.reward, config.critic_learning_rate, config.gradient_clip),
             "cost": Optimiser(model.cost, config.critic_learning_rate, config.gradient_clip),
             "reachability": Optimiser(model.reachability, config.reachability_learning_rate, config.gradient_clip),
-        }
+        } | ({"tool_view": Optimiser(model.tool_view, config.world_model.learning_rate, config.gradient_clip)}
+             if model.tool_view is not None else {})
 
     def _actor_optimiser(self) -> Optimiser:
         return Optimiser(self.model.actor, self.config.actor_learning_rate, self.config.gradient_clip)
@@ -77,39 +81,56 @@ class FospLearner:
         batch: the fields of `EpisodeStore.sample`. Raises `DatasetError` for a missing field.
         """
         model = self.model
-        tensors = to_batch(batch, self.specs, self.device)
+        tensors = self._tensors(batch)
         model.world_model.encoder.update_statistics(tensors)
-        loss, states, metrics = model.world_model.loss(tensors, self.generator)
-        norms = {"model": self.optimisers["world_model"].step(loss)}
+        around = context = view = None
+        if model.tool_view is not None:
+            # Every part's loss shapes the view; their gradients meet at this leaf and go through the network once.
+            around = model.tool_view.surroundings(tensors)
+            view = model.tool_view(around)
+            context = view.detach().unflatten(0, tensors["is_first"].shape).requires_grad_()
+        loss, states, metrics = model.world_model.loss(tensors, self.generator, context)
+        norms = {"model": self.optimisers["world_model"].step(loss, context)}
         model.largest_reward.copy_(torch.maximum(model.largest_reward, tensors["reward"].max()))
         model.largest_cost.copy_(torch.maximum(model.largest_cost, tensors["cost"].max()))
 
-        states = states.detach()
+        states = states.detach().with_context(context)
         features = states.features
         real, has_next = _real_steps(features, tensors)
-        rollout_features, imagined = self._imagine(states, tensors["is_terminal"])
+        rollout_features, imagined = self._imagine(states.detach(), tensors["is_terminal"], around)
 
         advantages = {}
         for estimator in (model.reward, model.cost):
             loss, advantages[estimator.kind], more = estimator.loss(real, imagined)
-            norms[estimator.kind] = self.optimisers[estimator.kind].step(loss)
+            norms[estimator.kind] = self.optimisers[estimator.kind].step(loss, context)
             estimator.critic.update_targets()
             metrics |= more
 
         loss, constraint, more = self._actor_loss(real, imagined, rollout_features, advantages)
         metrics |= more
-        norms["actor"] = self.optimisers["actor"].step(loss)
+        norms["actor"] = self.optimisers["actor"].step(loss, context)
         model.lagrangian.update(constraint)
 
         loss = model.reachability.loss(features, tensors["cost"], tensors["is_terminal"], has_next)
-        norms["reachability"] = self.optimisers["reachability"].step(loss)
+        norms["reachability"] = self.optimisers["reachability"].step(loss, context)
         model.reachability.update_slow()
+        if view is not None and context is not None:
+            norms["tool_view"] = self.optimisers["tool_view"].step((view * context.grad.flatten(0, 1)).sum())
         metrics["reachability/loss"] = loss
         self.step += 1
         numbers = torch.stack([value.detach().float().mean() for value in metrics.values()]).tolist()
         return dict(zip(metrics, numbers, strict=True)) | {f"norm/{name}": norm for name, norm in norms.items()}
 
-    def _imagine(self, states: LatentState, is_terminal: Tensor) -> tuple[Tensor, ImaginedSteps]:
+    def _tensors(self, batch: Mapping[str, np.ndarray]) -> Batch:
+        tensors = to_batch(batch, self.specs, self.device)
+        if self.model.tool_view is not None:
+            if SCENE not in batch:
+                raise DatasetError(f"batch: missing {SCENE}, which the tool view needs")
+            tensors[SCENE] = torch.from_numpy(np.ascontiguousarray(batch[SCENE])).to(self.device)
+        return tensors
+
+    def _imagine(self, states: LatentState, is_terminal: Tensor, around: Surroundings | None = None
+                 ) -> tuple[Tensor, ImaginedSteps]:
         """Eq. 6 from a share of the posterior states: features with their graph, and everything detached."""
         model, config = self.model, self.config
         total = is_terminal.numel()
@@ -119,7 +140,8 @@ class FospLearner:
         normal = torch.randn((config.horizon, count, model.actor.action_dim), generator=self.generator,
                              device=self.device)
         rollout = model.world_model.rssm.imagine(
-            start, lambda features, step: model.actor(features).sample(normal[step]), config.horizon, self.generator)
+            start, lambda features, step: model.actor(features).sample(normal[step]), config.horizon, self.generator,
+            None if around is None else model.moving_context(around.select(index)))
         arrived = rollout.features[1:].detach()
         with torch.no_grad():
             continues = model.world_model.continuation(arrived)
@@ -171,7 +193,7 @@ class FospLearner:
 
     def reconstruct(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Decoded posterior states of a batch: {name: (B, L, ...)}, images uint8, vectors in their units."""
-        return reconstructed_frames(self.model.world_model, to_batch(batch, self.specs, self.device))
+        return reconstructed_frames(self.model, self._tensors(batch))
 
     def imagine_video(self, batch: Mapping[str, np.ndarray], context: int = 5, own_actions: bool = False
                       ) -> dict[str, np.ndarray]:
@@ -179,7 +201,7 @@ class FospLearner:
 
         own_actions: acts with the actor's modes instead of the recorded actions.
         """
-        return imagined_frames(self.model, to_batch(batch, self.specs, self.device), context, own_actions)
+        return imagined_frames(self.model, self._tensors(batch), context, own_actions)
 
     def save(self, directory: Path | str) -> None:
         """Everything needed to continue exactly: weights, optimisers, random state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from safe_policy_core.methods.fosp.equations import discounted_bound, expansion_
 from safe_policy_core.methods.fosp.estimators import Reachability, ReturnEstimator
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.lagrangian import AugmentedLagrangian
+from safe_policy_core.vision import Surroundings, ToolView
 from safe_policy_core.world_model import WorldModel
 
 POLICY_NAMES = ("offline", "online")
@@ -44,7 +46,8 @@ class FospModel(nn.Module):
                                      "is not supported, expected a vector in [-1, 1]")
         self.config = config
         action_dim = specs.action.shape[0]
-        self.world_model = WorldModel(specs, config.world_model)
+        self.tool_view = ToolView(specs, config.tool_view) if config.tool_view.projection is not None else None
+        self.world_model = WorldModel(specs, config.world_model, config.tool_view.size if self.tool_view else 0)
         size = self.world_model.feature_size
         self.actor = GaussianActor(size, action_dim, config.units, config.layers)
         self.offline_actor: GaussianActor | None = None
@@ -69,6 +72,19 @@ class FospModel(nn.Module):
         self.offline_actor = copy.deepcopy(self.actor).requires_grad_(False)
         if fresh is not None:
             self.actor.load_state_dict(fresh.state_dict())
+
+    def moving_context(self, around: Surroundings) -> Callable[[Tensor], Tensor] | None:
+        """Makes of each action in turn, from `around` on, the context after it (N, size)."""
+        view, place = self.tool_view, around
+        if view is None:
+            return None
+
+        def after(action: Tensor) -> Tensor:
+            nonlocal place
+            place = view.after(place, action)
+            return view(place)
+
+        return after
 
     def feasibility(self, features: Tensor) -> Tensor:
         """u of eq. 19, 20 and 23; 1 everywhere without reachability."""

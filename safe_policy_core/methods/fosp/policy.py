@@ -7,6 +7,7 @@ import torch
 
 from safe_policy_core.interfaces import ActionDecision, Observation, Policy, Specs
 from safe_policy_core.methods.fosp.model import POLICY_NAMES, FospModel
+from safe_policy_core.vision.tool_view import IMAGE, SCENE
 from safe_policy_core.world_model import LatentState
 
 
@@ -21,11 +22,12 @@ class FospPolicy(Policy):
         self._model, self._device = model, torch.device(device)
         self._generator = torch.Generator(self._device)
         self._state: LatentState | None = None
+        self._scene: torch.Tensor | None = None
         self._action = torch.zeros(1, *specs.action.shape, device=self._device)
 
     def reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)
-        self._state = None
+        self._state = self._scene = None
         self._action = torch.zeros_like(self._action)
 
     @torch.inference_mode()
@@ -36,6 +38,10 @@ class FospPolicy(Policy):
         state = rssm.initial(1) if self._state is None else self._state
         noise = None if deterministic else rssm.noise((1,), self._generator)
         self._state = rssm.observe_step(state, self._action, model.world_model.encoder(tensors), noise)
+        if model.tool_view is not None:
+            self._scene = tensors[IMAGE] if self._scene is None else self._scene
+            around = model.tool_view.surroundings({**tensors, SCENE: self._scene})
+            self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
         choice = model.choose(features, None if deterministic else self._generator)
         # Until told otherwise the action is taken to run as asked.
