@@ -20,6 +20,8 @@ COMMANDS = {
     "evaluate": ("safe_policy_core.commands:Evaluate", "success, violations and cost of a policy, with 95% intervals"),
     "replay": ("sim.commands:Replay", "run recorded episodes or a policy again in the simulator, with a video"),
     "preflight": ("robot_bringup.preflight.command:Preflight", "what must be right before a real arm moves"),
+    "camera": ("data_collection.calibration.commands:Camera", "the live picture on a local page: crop and colours"),
+    "calibrate": ("data_collection.calibration.commands:Calibrate", "where the camera stands, with a ChArUco board"),
     "report": ("data_collection.report.page:Report", "one HTML page of a run's results"),
 }
 
