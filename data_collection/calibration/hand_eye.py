@@ -5,9 +5,9 @@ the tool, A_i Y = X B_i for every view. X comes in closed form from pairs of vie
 calibration: solving AX = XB on the Euclidean group", IEEE T-RA 1994), then X and Y together minimise the distance
 between the board's corners as seen and as projected.
 
-`cv2.calibrateHandEye` does the first half only, and the Python package of OpenCV 5.0.0 lacks it (opencv issue 29565). On
-ten views with corners off by 0.3 pixels, mean of 5 draws, the camera's position was off by 6.2 mm with it (OpenCV 4.13,
-Park), by 6.2 mm with the first half here, and by 0.75 mm with both halves.
+`cv2.calibrateHandEye` does the first half only, and the Python package of OpenCV 5.0.0 lacks it (opencv issue 29565).
+On ten views with corners off by 0.3 pixels, mean of 5 draws, the camera's position was off by 6.2 mm with it (OpenCV
+4.13, Park), by 6.2 mm with the first half here, and by 0.75 mm with both halves.
 """
 
 from __future__ import annotations

@@ -194,7 +194,8 @@ def test_views_are_taken_at_rest_and_only_at_new_poses() -> None:
         now = 0.05 * tick
         x = 0.05 * np.clip(now - 2, 0, 1) - 0.05 * np.clip(now - 7, 0, 1)
         turn = 0.2 * np.clip(now - 4, 0, 1) - 0.2 * np.clip(now - 7, 0, 1)
-        tool = Pose(here + np.array([x, 0, 0]), multiply(quaternion_from_rotation_vector(np.array([0, 0, turn])), quaternion))
+        turned = multiply(quaternion_from_rotation_vector(np.array([0, 0, turn])), quaternion)
+        tool = Pose(here + np.array([x, 0, 0]), turned)
         if still.worth(tool, now):
             still.took(tool)
             taken.append(now)
