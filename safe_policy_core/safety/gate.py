@@ -264,7 +264,8 @@ class SafetyGate:
         if dt <= 0 or measured is None:
             return
         for reason in self._filters.advance(twist, dt, measured, self.force.wrench):
-            self._limits_seen[reason] = None
+            if reason != "acceleration":  # every change of the command meets it: counted, but no news
+                self._limits_seen[reason] = None
             self.counts[f"limited.{reason}"] += 1
 
     def _keeps_target(self) -> bool:

@@ -142,7 +142,7 @@ def test_the_gate_moves_as_the_direct_environment_does() -> None:
 def test_limits_are_reported_once_and_counted() -> None:
     rig = Rig().armed()
     rig.tick(5, policy=twist(5.0))
-    assert rig.gate.take_limits() == ["translation_speed", "acceleration"]
+    assert rig.gate.take_limits() == ["translation_speed"]
     assert rig.gate.take_limits() == []
     assert rig.gate.counts["limited.translation_speed"] == 5
     assert 0.5 + 0.26 * 0.03 < rig.gate.target.position[0] <= 0.5 + 0.26 * 0.05

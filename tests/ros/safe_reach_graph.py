@@ -27,12 +27,12 @@ class SafeReachGraph:
         self.robot, self.scene = said.groups()
         self.nodes["server"] = server
 
-    def start_world(self) -> None:
-        """Everything between the policy's channel and the scene."""
+    def start_world(self, **gate: object) -> None:
+        """Everything between the policy's channel and the scene. gate: single parameters of the safety gate."""
         self.nodes["franka"] = self.graph.node("franka_node", parameters=ARM, robot_ip=self.robot,
                                                 realtime="ignore")
         self.nodes["safety_gate"] = self.graph.node("safety_gate_node", parameters=CONFIG / "safety_gate.yaml",
-                                                    autostart=True)
+                                                    autostart=True, **gate)
         self.nodes["scene"] = self.graph.node("scene_node", address=self.scene)
         self.start_camera()
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.ros
 @pytest.fixture(scope="module")
 def graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SafeReachGraph]:
     with safe_reach_graph(tmp_path_factory.mktemp("logs")) as running:
-        running.start_world()
+        running.start_world(learned_layer="absent")  # actions of a test: nobody estimates anything about them
         yield running
 
 
