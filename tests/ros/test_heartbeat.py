@@ -1,6 +1,8 @@
 """Who must be there during an episode, the camera's beat in the control period, and the operator's console."""
 
 import os
+import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -8,31 +10,57 @@ import pytest
 pytest.importorskip("safe_policy_interfaces", reason="the ROS workspace is not built; run make setup")
 
 from safe_policy_ros.console import LABEL_TIME, OperatorConsole
-from safe_policy_ros.heartbeat import BEAT_PERIOD, LOST_AFTER, Presence
+from safe_policy_ros.heartbeat import BEAT_PERIOD, LOST_AFTER, Presence, process_state
 from safe_policy_ros.pacer import Pacer
 
 from data_collection.devices.keyboard import Terminal
+from tests.ros.graph import wait_for
 
 pytestmark = pytest.mark.ros
 
 
 def test_who_was_there_at_the_beginning_must_stay():
     presence = Presence(("teleop", "recorder", "fine_tuner"))
-    presence.heard("recorder", 10.0)
-    presence.heard("teleop", 5.0)
+    presence.heard("recorder", "on another machine", 10.0)
+    presence.heard("teleop", "", 5.0)
     assert presence.begin(10.1) == {"recorder"}
     assert presence.lost(10.0 + LOST_AFTER) == ""
     assert presence.lost(10.0 + LOST_AFTER + 0.001) == "recorder"
-    presence.heard("recorder", 10.2)
-    assert presence.lost(10.2 + 2 * BEAT_PERIOD) == ""
+    presence.heard("recorder", "on another machine", 12.0)
+    assert presence.lost(12.0 + 2 * BEAT_PERIOD) == ""
 
 
 def test_a_beat_that_is_late_on_its_way_does_not_make_its_sender_look_dead_again():
     presence = Presence(("teleop",))
-    presence.heard("teleop", 10.1)
-    presence.heard("teleop", 10.0)
+    presence.heard("teleop", "", 10.1)
+    presence.heard("teleop", "", 10.0)
     presence.begin(10.2)
     assert presence.lost(10.1 + LOST_AFTER) == ""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_of_this_machine_is_missed_at_once(how):
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        presence = Presence(("recorder",))
+        presence.heard("recorder", f"{child.pid} {process_state(child.pid)[1]}", 10.0)
+        presence.begin(10.0)
+        assert presence.lost(10.0) == ""
+        child.send_signal(how)
+        wait_for(lambda: presence.lost(10.0) == "recorder", 1.0, "its loss, without any time having passed")
+    finally:
+        child.kill()
+        child.wait()
+    assert presence.lost(10.0) == "recorder"
+
+
+def test_another_process_of_the_same_number_is_another():
+    presence = Presence(("recorder",), look=lambda pid: ("S", "77"))
+    presence.heard("recorder", "1234 77", 10.0)
+    presence.begin(10.0)
+    assert presence.lost(10.0) == ""
+    presence._look = lambda pid: ("S", "99")
+    assert presence.lost(10.0) == "recorder"
 
 
 @pytest.mark.parametrize("interval", [1 / 30, 1 / 29.97, 1 / 30.3])

@@ -111,7 +111,7 @@ class GraphLink:
         self._clock.looked(now)
 
     def _beats_of(self, name: str) -> Callable[[Any], None]:
-        return lambda _: self.presence.heard(name, self._received)
+        return lambda message: self.presence.heard(name, message.frame_id, self._received)
 
     def _on_image(self, message: Image) -> None:
         stamp = stamp_to_ns(message.header.stamp) * 1e-9
