@@ -115,9 +115,17 @@ def test_a_policy_outside_an_episode_is_watched_as_inside(phase: int) -> None:
     assert rig.gate.target.position[1] == 0, "held until it would have spoken"
 
 
+def test_a_policy_that_stops_because_it_sees_nothing_is_a_fault_all_the_same() -> None:
+    rig = moving()
+    rig.talking.remove("camera")
+    rig.tick(10, policy=FORWARD)
+    rig.tick(11, policy=STILL)
+    assert (rig.decision.state, rig.decision.reason) == (GateState.FAULT, "camera_silent")
+
+
 def test_a_policy_at_rest_needs_nobody() -> None:
     rig = moving()
-    rig.tick(2, policy=STILL)
+    rig.tick(35, policy=STILL)
     rig.talking = {"clock", "wrench"}
     rig.tick(100, policy=STILL)
     assert rig.decision.state == GateState.HOLD
