@@ -1,18 +1,20 @@
 """Fine-tuning that is interrupted and goes on, and weights that may not act."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from safe_policy_core.data.episodes import write_episode
 from safe_policy_core.errors import ConfigurationError, SpecError
 from safe_policy_core.interfaces import ActionDecision, Observation
 from safe_policy_core.methods.bc import BcConfig, BcLearner
 from safe_policy_core.training.online import FineTuner, finetune
 from safe_policy_core.training.session import STATE, FinetuneSession
 from safe_policy_core.training.weight_check import Judgement, WeightCheck, WeightsRejected, judge
-from tests.core.point_env import SPECS, PointEnv, ScriptedPolicy
+from tests.core.point_env import SPECS, PointEnv, ScriptedPolicy, demonstrations
 from tests.core.test_training import CONFIG, Interrupted, StoppingLearner, store_of
 
 IDENTITY = {"task": "point", "seed": 100}
@@ -154,8 +156,38 @@ def test_a_session_is_not_begun_twice_nor_resumed_as_another(tmp_path: Path) -> 
     FinetuneSession.begin(tmp_path, IDENTITY)
     with pytest.raises(ConfigurationError, match="--resume"):
         FinetuneSession.begin(tmp_path, IDENTITY)
-    with pytest.raises(ConfigurationError, match="seed: .*100.*7"):
+    with pytest.raises(ConfigurationError, match=r"seed: .*100.*7"):
         FinetuneSession.resume(tmp_path, IDENTITY | {"seed": 7})
     (tmp_path / STATE).write_text('{"identity"')
     with pytest.raises(ConfigurationError, match="damaged"):
         FinetuneSession.resume(tmp_path, IDENTITY)
+
+
+# What is learned from
+
+
+def test_the_learner_gets_what_ran_where_a_person_took_over(tmp_path: Path) -> None:
+    """The human's executed actions are the actions of the batch; what the policy would have done stays beside them."""
+    seen: list[dict[str, np.ndarray]] = []
+
+    class Listening(BcLearner):
+        def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
+            seen.append({name: np.array(value) for name, value in batch.items()})
+            return super().update(batch)
+
+    episode = demonstrations(1)[0]
+    human = np.arange(len(episode)) % 2 == 1
+    episode.policy_action[:] = -0.111
+    episode.human_action[human] = episode.executed_action[human] = 0.456
+    episode.intervention[:] = human
+    path = tmp_path / "episode.h5"
+    write_episode(path, episode)
+    tuner = FineTuner(Listening(SPECS, EVERYTHING), store_of(), tmp_path / "run", batch=8, length=5, online_weight=50.0)
+    tuner.add_episode(path)
+    tuner.learn(10)
+    actions = np.concatenate([batch["action"].ravel() for batch in seen])
+    nexts = np.concatenate([batch["next_action"][batch["has_next_action"].astype(bool)].ravel() for batch in seen])
+    for values in (actions, nexts):
+        assert np.isclose(values, 0.456).mean() > 0.25, "every other step of an episode that is drawn most of the time"
+        assert not np.isclose(values, -0.111).any()
+    assert np.isclose(np.concatenate([batch["policy_action"].ravel() for batch in seen]), -0.111).any()
