@@ -16,12 +16,12 @@ READY_TIMEOUT = 120.0
 
 
 class SafeReachGraph:
-    """processes by node name; each can be stopped or killed by a test."""
+    """processes by node name; each can be stopped or killed by a test. fci: the arm's address, "" for a free one."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, fci: str = "") -> None:
         self.graph = graph
         self.nodes: dict[str, Process] = {}
-        server = graph.python("server", "-m", "sim.safe_reach.server", "--link", "0")
+        server = graph.python("server", "-m", "sim.safe_reach.server", "--link", "0", *(("--fci", fci) if fci else ()))
         said = wait_for(lambda: re.search(r"arm at (\S+), scene link at (\S+)", server.output), READY_TIMEOUT,
                         "the FCI server")
         self.robot, self.scene = said.groups()
@@ -51,9 +51,15 @@ class SafeReachGraph:
 
 
 @contextlib.contextmanager
-def safe_reach_graph(directory: Path) -> Iterator[SafeReachGraph]:
-    """One at a time on a machine: two of these in real time are more than two cores hold."""
+def alone() -> Iterator[None]:
+    """One at a time on a machine: two such graphs in real time are more than two cores hold."""
     with (Path(tempfile.gettempdir()) / "safe_policy_graph.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with ros_graph(directory) as graph:
-            yield SafeReachGraph(graph)
+        yield
+
+
+@contextlib.contextmanager
+def safe_reach_graph(directory: Path) -> Iterator[SafeReachGraph]:
+    """A `SafeReachGraph` that has the machine to itself."""
+    with alone(), ros_graph(directory) as graph:
+        yield SafeReachGraph(graph)

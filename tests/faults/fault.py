@@ -1,0 +1,81 @@
+"""What a fault is, and one run of it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from safe_policy_interfaces.msg import GateStatus
+
+from tests.faults.world import FaultWorld
+
+SENDER, POLICY = "sender", "policy"
+DIAGNOSIS = 3.0
+"""[s] How long the cause may take to appear in /diagnostics."""
+STILL = 0.005
+"""[m] What the arm may creep after it was called at rest, until it is armed again."""
+
+Action = Callable[[FaultWorld], float | None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """driver: who moves the arm. inject: does the damage while it moves; returns when (steady [s]), None for now.
+
+    cause: pattern that a line of /diagnostics has to match. heal: undoes the damage; dead processes are started
+    anew in any case. told: the damage is refused with a message, and inject returns once it has seen it.
+    prepare, remove: frame all runs of the fault.
+    """
+
+    name: str
+    driver: str
+    inject: Action
+    cause: str
+    heal: Action = lambda world: None
+    told: bool = False
+    prepare: Action = lambda world: None
+    remove: Action = lambda world: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """stop: seconds until the arm was at rest; path: metres it went meanwhile; line: the diagnosis that was found."""
+
+    stop: float
+    path: float
+    lost: int
+    diagnosed: bool
+    rearm: bool
+    reason: str
+    line: str
+
+
+def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
+    """Drives the arm, injects the fault, watches, heals."""
+    world.arm()
+    if fault.driver == SENDER:
+        world.drive_sender()
+    else:
+        world.drive_policy(seed)
+    before = time.monotonic()
+    when = fault.inject(world)
+    stop, path = world.watch.rest_after(before if when is None else when)
+    pattern = re.compile(fault.cause)
+    deadline = before + DIAGNOSIS
+    while not (line := world.diagnosed(pattern, before)) and not fault.told and time.monotonic() < deadline:
+        time.sleep(0.05)
+    reason = next((s.reason for t, s in reversed(world.statuses) if t >= before and s.reason), "")
+    where = world.watch.position()
+    fault.heal(world)
+    world.heal()
+    if world.sender is not None:
+        world.sender.change = None  # it goes on with commands that are in order
+    time.sleep(0.3)
+    moved = float(abs(world.watch.position() - where).max())
+    gate = world.gate()
+    rearm = gate is not None and gate.state in (GateStatus.FAULT, GateStatus.DISARMED) and moved < STILL
+    world.end_episode()
+    return Outcome(stop, path, world.lost_episodes() + (not world.readable()), bool(line) or fault.told, rearm, reason,
+                   line)
