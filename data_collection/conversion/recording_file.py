@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,6 +62,15 @@ class RecordingFile:
                 self.topics = frozenset(channel.topic for channel in summary.channels.values()
                                         if counts.get(channel.id))
                 self._read_metadata(reader)
+        except DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def raw(self, topics: Iterable[str]) -> Iterator[tuple[int, str, str, bytes]]:
+        """(log time [ns], topic, message type, CDR data) of some topics in the order of time."""
+        try:
+            with open(self.path, "rb") as file:
+                for schema, channel, message in make_reader(file, validate_crcs=True).iter_messages(list(topics)):
+                    yield message.log_time, channel.topic, schema.name if schema else "", message.data
         except DAMAGE as error:
             raise self._damaged(error) from error
 

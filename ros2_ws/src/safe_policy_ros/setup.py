@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 NAME = "safe_policy_ros"
 NODES = ("camera_node", "franka_node", "safety_gate_node", "teleop_node", "recorder_node", "policy_node",
-         "fine_tuner_node", "scene_node")
+         "fine_tuner_node", "scene_node", "supervisor_node", "playback_node")
 
 setup(
     name=NAME,

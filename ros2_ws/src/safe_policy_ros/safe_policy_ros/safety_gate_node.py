@@ -110,14 +110,14 @@ class SafetyGateNode(LifecycleNode):
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        with self._lock:
-            self._gate = SafetyGate(self._config)
         self._targets = self.create_publisher(PoseStamped, TARGET_TOPIC, qos.COMMAND)
         self._statuses = self.create_publisher(GateStatus, "/safety_gate/status", qos.STATUS)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self._inputs = GateInputs(self)
         self._own_services = [self.create_service(Trigger, f"/safety_gate/{name}", handle) for name, handle in (
             ("arm", self._on_arm), ("stop", self._on_stop), ("reset_cost", self._on_reset_cost))]
+        with self._lock:  # last: from here on the main thread looks at what was made above
+            self._gate = SafetyGate(self._config)
         return super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

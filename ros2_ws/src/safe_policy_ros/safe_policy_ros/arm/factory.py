@@ -39,8 +39,9 @@ def _ros2_control(node: Node) -> Connect:
     config = ControllerConfig(
         declare(node, "controller_namespace", "", "before target_pose, current_pose and joint_states"),
         declare(node, "controller_frame", "base", "base frame of the controller's poses; must coincide with fr3_link0"),
-        declare(node, "wrench_topic", "", "WrenchStamped in that frame, as franka_ros2's "
-                "franka_robot_state_broadcaster/external_wrench_in_base_frame; '' for none"), timeout)
+        declare(node, "wrench_topic", "/franka_robot_state_broadcaster/external_wrench_in_base_frame",
+                "WrenchStamped on the tool in that frame, as franka_ros2 tells it; '' for none, but then the safety "
+                "gate cannot be armed"), timeout)
     return lambda: ControllerArm(config, node)
 
 

@@ -18,7 +18,7 @@ _NONE = np.zeros(0)
 
 
 class FakeArm:
-    """The tool follows the target with a first-order lag. It has no joints and measures no force."""
+    """The tool follows the target with a first-order lag. It has no joints, and nothing ever touches it."""
 
     def __init__(self, position: tuple[float, float, float] = START) -> None:
         self._vector = np.array([*position, 0.0, 0.0, 0.0])
@@ -32,7 +32,7 @@ class FakeArm:
         target = self._target
         if target is not None:
             self._vector = self._vector + share * (target - self._vector)
-        return ArmState(Pose.from_vector(self._vector, NOMINAL), _NONE, _NONE, _NONE, None, now)
+        return ArmState(Pose.from_vector(self._vector, NOMINAL), _NONE, _NONE, _NONE, np.zeros(6), now)
 
     def start(self) -> None:
         self._target = self._vector
