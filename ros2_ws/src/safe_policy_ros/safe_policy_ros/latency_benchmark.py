@@ -1,0 +1,194 @@
+"""Camera frame to command at the arm node for `make bench`: the whole graph on the FCI-simulated arm, with a small
+FOSP policy at 10 Hz. Only the picture is not rendered: a process of its own sends noise, 640x480 at 30 Hz."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from rclpy.context import Context
+from safe_policy_interfaces.msg import FrameStatus, Monitor, Step
+from sensor_msgs.msg import Image
+
+from robot_bringup.environment import INSTALL, ROOT, ros_environment
+from safe_policy_core.errors import UserError
+from safe_policy_core.methods.overrides import preset
+from safe_policy_core.methods.registry import make_learner
+from safe_policy_core.scheduling import CAMERA_PRIORITY, CONTROL_PRIORITY, come_first, step_back
+from safe_policy_ros import qos
+from safe_policy_ros.client import GraphClient
+from safe_policy_ros.messages import image_to_msg, ns_to_stamp, stamp_to_ns
+from safe_policy_ros.spinner import Spinner
+from sim.safe_reach.task import SPECS
+
+DOMAIN = 57
+RATE, WIDTH, HEIGHT = 30, 640, 480
+EPISODES = 4
+"""Of 80 steps."""
+START_TIMEOUT = 120.0
+CONFIG = ROOT / "robot_bringup" / "config"
+MEDIAN_BAR, TAIL_BAR = 25.0, 45.0
+"""[ms]"""
+
+
+def rows() -> list[dict[str, Any]]:
+    """Median and 99th percentile [ms], from the stamp of the picture to the target pose that follows from it."""
+    with tempfile.TemporaryDirectory() as folder:
+        latencies, parts = _measure(Path(folder))
+    name = f"camera frame to command at the arm node, {len(latencies)} steps"
+    return [_row(f"{name}, median", float(np.median(latencies)), MEDIAN_BAR),
+            _row(f"{name}, 99%", float(np.quantile(latencies, 0.99)), TAIL_BAR),
+            *(_row(f"{part}, median", float(np.median(values))) for part, values in parts.items())]
+
+
+def _measure(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    checkpoint = folder / "policy"
+    make_learner("fosp", SPECS, preset("fosp", "small"), 0).save(checkpoint)
+    with _graph(folder, checkpoint), Listener() as listener, GraphClient(domain=DOMAIN) as client:
+        client.wait_ready(START_TIMEOUT)
+        for seed in range(EPISODES):
+            if client.gate()["state"] in ("DISARMED", "FAULT"):
+                client.arm()
+            result = client.run_episode("original", seed, "policy", folder / "episodes")
+            if result["message"]:
+                raise RuntimeError(f"benchmark: {result['message']}")
+        return listener.latencies()
+
+
+class Listener:
+    """Stamps of what was seen and commanded, and when the arm's topic carried it. Runs ahead of ordinary processes,
+    as the arm node does."""
+
+    def __init__(self) -> None:
+        self._context = Context()
+        self.seen: list[int] = []
+        self.commands: list[tuple[int, float]] = []
+        self.targets: list[tuple[int, float]] = []
+
+    def __enter__(self) -> Listener:
+        come_first(CONTROL_PRIORITY)
+        rclpy.init(context=self._context, domain_id=DOMAIN)
+        self._node = rclpy.create_node("latency", context=self._context)
+        hear = self._node.create_subscription
+        hear(Step, "/episode/step", lambda m: self.seen.append(stamp_to_ns(m.header.stamp)), qos.STEPS)
+        hear(Monitor, "/policy/monitor",
+             lambda m: self.commands.append((stamp_to_ns(m.header.stamp), time.time())), qos.STATUS)
+        hear(PoseStamped, "/franka/target_pose",
+             lambda m: self.targets.append((stamp_to_ns(m.header.stamp), time.time())), qos.COMMAND)
+        self._spinner = Spinner(self._node)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spinner.close()
+        self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
+        step_back()
+
+    def latencies(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """[ms] (N,) frame to arm, and its parts."""
+        sent = np.array([stamp for stamp, _ in self.commands], np.int64)
+        stamps = np.array([stamp for stamp, _ in self.targets], np.int64)
+        received = np.array([when for _, when in self.targets])
+        total, acting, passing = [], [], []
+        for frame in self.seen:
+            k = int(np.searchsorted(sent, frame))
+            if k == len(sent):
+                continue
+            # A target that was stamped after the command had arrived here, too, holds the command for sure.
+            j = int(np.searchsorted(stamps, int(self.commands[k][1] * 1e9)))
+            if j < len(stamps):
+                total.append((received[j] - frame * 1e-9) * 1e3)
+                acting.append((sent[k] - frame) * 1e-6)
+                passing.append((received[j] - sent[k] * 1e-9) * 1e3)
+        return np.array(total), {"camera frame to the policy's command": np.array(acting),
+                                 "policy's command to the arm node": np.array(passing)}
+
+
+@contextlib.contextmanager
+def _graph(folder: Path, checkpoint: Path) -> Iterator[None]:
+    environment = ros_environment(os.environ) | {"ROS_DOMAIN_ID": str(DOMAIN), "OMP_NUM_THREADS": "1"}
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(*command: str, log: str) -> Path:
+        path = folder / f"{log}.log"
+        with path.open("wb") as output:
+            processes[log] = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output,
+                                              stderr=subprocess.STDOUT)
+        return path
+
+    def node(name: str, *files: str, **parameters: Any) -> None:
+        words = [word for file in files for word in ("--params-file", str(CONFIG / file))]
+        words += [word for key, value in parameters.items() for word in ("-p", f"{key}:={value}")]
+        start(str(INSTALL / "lib" / "safe_policy_ros" / f"{name}_node"), "--ros-args", *words, log=name)
+
+    try:
+        server = start(sys.executable, "-m", "sim.safe_reach.server", "--link", "0", log="server")
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (said := re.search(r"arm at (\S+), scene link at (\S+)", server.read_text())):
+            if time.monotonic() > deadline or processes["server"].poll() is not None:
+                raise RuntimeError(f"benchmark: the simulated arm did not start: {server.read_text()[-500:]}")
+            time.sleep(0.1)
+        start(sys.executable, "-m", "safe_policy_ros.latency_benchmark", log="camera")
+        node("franka", "franka.yaml", "payload_none.yaml", robot_ip=said[1], realtime="ignore", autostart="true")
+        # The policy is untrained: what it thinks of its actions may not stop them here.
+        node("safety_gate", "safety_gate.yaml", autostart="true", max_violation_probability=1.0, max_cost_value=1000.0)
+        node("scene", address=said[2])
+        node("teleop", device="none")
+        node("recorder", directory=folder)
+        node("policy", checkpoint=checkpoint)
+        yield
+    except UserError as error:
+        ended = [(folder / f"{log}.log").read_text()[-500:] for log, process in processes.items()
+                 if process.poll() is not None]
+        raise RuntimeError(f"benchmark: {error}; ended: {ended}") from error
+    finally:
+        for process in processes.values():
+            process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def camera() -> None:
+    """The process that stands for the camera: pictures, and what the gate wants to know of them."""
+    rclpy.init()
+    node = rclpy.create_node("camera")
+    images = node.create_publisher(Image, "/camera/color/image_raw", qos.SENSOR)
+    statuses = node.create_publisher(FrameStatus, "/camera/frame_status", qos.SENSOR)
+    rng = np.random.default_rng(0)
+    messages = [image_to_msg(rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8), 0) for _ in range(8)]
+    come_first(CAMERA_PRIORITY)
+    begin, count = time.monotonic(), 0
+    # SIGINT reaches rclpy, which ends the context.
+    while rclpy.ok():
+        count += 1
+        time.sleep(max(0.0, begin + count / RATE - time.monotonic()))
+        message = messages[count % len(messages)]
+        message.header.stamp = ns_to_stamp(time.time_ns())
+        if rclpy.ok():
+            images.publish(message)
+            statuses.publish(FrameStatus(header=message.header, sequence=count))
+    node.destroy_node()
+
+
+def _row(name: str, value: float, bar: float | None = None) -> dict[str, Any]:
+    return {"name": name, "value": value, "unit": "ms", "peer": None if bar is None else "bar", "peer_value": bar,
+            "ratio": None if bar is None else value / bar}
+
+
+if __name__ == "__main__":
+    camera()
