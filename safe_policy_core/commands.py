@@ -227,13 +227,15 @@ class Finetune:
 
     def _direct(self, source: Path) -> dict[str, Any]:
         device, store = check_device(self.device), EpisodeStore(self.data)
-        batch, length = sequence_sizes(read_manifest(source)["method"], self.batch, self.length)
+        origin = read_manifest(source)
+        batch, length = sequence_sizes(origin["method"], self.batch, self.length)
         session = self._session(source)
         # Before the first round is saved there is nothing to go on from but the beginning.
         resume = self.resume and (self.out / RUN_FOLDER).exists()
         tuner = FineTuner(load_learner(self.out if resume else source, device), store, self.out, batch=batch,
                           length=length, seed=self.seed, online_weight=self.online_weight, command=command_line(),
-                          violation_tolerance=self.violation_tolerance, resume=resume, episodes=session.paths())
+                          violation_tolerance=self.violation_tolerance, resume=resume, episodes=session.paths(),
+                          origin=origin["sha256"])
         env = open_env(self.task, tuner.learner.specs)
         seen = {"success": 0, "violations": 0}
         try:

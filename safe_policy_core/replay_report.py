@@ -62,13 +62,19 @@ def read(checkpoint: Path | str) -> dict[str, Any]:
     return content
 
 
-def problem(checkpoint: Path | str, task: str) -> str:
-    """Why the weights may not move a real arm in `task`, or "". Raises `CheckpointError` for no checkpoint."""
+def problem(checkpoint: Path | str, task: str, sha256: str = "") -> str:
+    """Why the weights may not move a real arm in `task`, or "". Raises `CheckpointError` for no checkpoint.
+
+    sha256: of the weights in question, when they were loaded before and the folder may hold others by now.
+    """
     find_checkpoint(checkpoint)
     try:
-        row = read(checkpoint)["tasks"].get(task)
+        content = read(checkpoint)
     except CheckpointError as error:
         return str(error)
+    if sha256 and content["sha256"] != sha256:
+        return f"{checkpoint}: holds other weights by now ({content['sha256'][:12]}, not {sha256[:12]})"
+    row = content["tasks"].get(task)
     if row is None:
         return f"{checkpoint}: no simulation replay in task {task}"
     if row["episodes"] < MIN_EPISODES:

@@ -44,18 +44,19 @@ class FineTuner:
     than offline ones the collected episodes are sampled. violation_tolerance: by how much the mean
     violation probability on the reference observations may rise. resume: `learner` was loaded from
     `directory`'s checkpoint and goes on with its counts and its first judgement; `episodes` were
-    collected before and are in the replay buffer again. Raises `DatasetError` when the episodes do
+    collected before and are in the replay buffer again. origin: SHA-256 of the weights that fine-tuning
+    began with, kept in every checkpoint. Raises `DatasetError` when the episodes do
     not fit the learner, `CheckpointError` when the checkpoint to resume is not one of fine-tuning.
     """
 
     def __init__(self, learner: Learner, store: EpisodeStore, directory: Path | str, *, batch: int = 16,
                  length: int = 16, seed: int = 0, online_weight: float = 1.0, command: str = "",
                  violation_tolerance: float = VIOLATION_TOLERANCE, resume: bool = False,
-                 episodes: Sequence[Path | str] = ()) -> None:
+                 episodes: Sequence[Path | str] = (), origin: str = "") -> None:
         self.learner, self.directory = learner, Path(directory)
         self._store = selected(store, learner)
         self._batch, self._length, self._seed = batch, length, seed
-        self._online_weight, self._command = online_weight, command
+        self._online_weight, self._command, self._origin = online_weight, command, origin
         self._updates = self._episodes = 0
         self.last_failure = ""
         """Why the last `learn` was rolled back; "" when it was not."""
@@ -128,7 +129,7 @@ class FineTuner:
         """Writes `checkpoint`. Raises `CheckpointError` for weights that are not finite."""
         save_training(self.learner, self.checkpoint, self._command, self._store.data_hash(),
                       {"online": {"updates": self._updates, "episodes": self._episodes, "seed": self._seed,
-                                  "first": self._check.first.to_json()}})
+                                  "origin": self._origin, "first": self._check.first.to_json()}})
 
 
 def _online_manifest(checkpoint: Path) -> dict[str, Any]:

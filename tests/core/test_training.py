@@ -166,7 +166,8 @@ def test_learning_changes_and_saves_the_weights(tmp_path: Path) -> None:
     saved.load(tuner.checkpoint)
     assert_same(weights(learner), weights(saved))
     assert read_manifest(tuner.checkpoint)["extra"]["online"] == {
-        "updates": 5, "episodes": 0, "seed": 2, "first": {"value": None, "cost_value": None, "violation": None}}
+        "updates": 5, "episodes": 0, "seed": 2, "origin": "",
+        "first": {"value": None, "cost_value": None, "violation": None}}
 
 
 @pytest.mark.parametrize("how", ["weights", "loss"])

@@ -70,6 +70,7 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
                                 # An empty list would have no type.
                                 "episodes": [_absolute(path) for path in session.paths()] or [""],
                                 "violation_tolerance": violation_tolerance})
+        client.load(checkpoint)  # what the session's own weights descend from, see `Approval`
         loop = _FinetuneLoop(client, session, updates)
         with contextlib.closing(Session(client, arm)) as runner, \
                 tqdm(total=episodes, initial=session.count, desc="fine-tune", unit="episode", disable=None) as bar:

@@ -94,11 +94,12 @@ class FineTunerNode(Node):
         out, resume = Path(self.get_parameter("out").value), bool(self.get_parameter("resume").value)
         resume = resume and (out / RUN_FOLDER).exists()  # before the first round there is only the beginning
         learner = load_learner(out if resume else Path(checkpoint), self._device)
-        batch, length = sequence_sizes(read_manifest(checkpoint)["method"], self._batch, self._length)
+        origin = read_manifest(checkpoint)
+        batch, length = sequence_sizes(origin["method"], self._batch, self._length)
         self._version = max((int(path.name) for path in (out / "versions").glob("[0-9]*")), default=0)
         return FineTuner(learner, EpisodeStore(data), out, batch=batch, length=length,
                          seed=int(self.get_parameter("seed").value), online_weight=self._online_weight,
-                         command="fine_tuner_node", resume=resume,
+                         command="fine_tuner_node", resume=resume, origin=origin["sha256"],
                          episodes=[Path(path) for path in self.get_parameter("episodes").value if path],
                          violation_tolerance=float(self.get_parameter("violation_tolerance").value))
 

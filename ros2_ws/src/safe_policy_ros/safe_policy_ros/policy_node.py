@@ -23,6 +23,7 @@ from safe_policy_core.interfaces import ActionDecision, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.scheduling import CONTROL_PRIORITY, ordinary
 from safe_policy_ros import qos
+from safe_policy_ros.approval import Approval
 from safe_policy_ros.episode_messages import EpisodePlan
 from safe_policy_ros.goal_worker import GoalWorker
 from safe_policy_ros.heartbeat import Heartbeat
@@ -50,6 +51,9 @@ class PolicyNode(Node):
         self._task = declare(self, "task", "original", "task of goals that name none")
         self._device = declare(self, "device", "cpu", "torch device of the policy")
         scene = declare(self, "scene", "service", "who arranges the table: service (simulated) or manual")
+        self._approval = Approval(declare(self, "require_replay", False, "act only with weights that passed a "
+                                          "simulation replay of the task (safe-policy replay --policy), or that were "
+                                          "fine-tuned from such here; true on a real arm"))
         countdown = declare(self, "countdown", 0.0, "warning before the arm begins an episode [s]", 0.0, 60.0)
         self._saved_timeout = declare(self, "saved_timeout", 30.0, "how long to wait for the recorder [s]", 0.0, 600.0)
         check_task(self._task)
@@ -90,6 +94,7 @@ class PolicyNode(Node):
                 raise CheckpointError(f"{directory}: made for other specs: {difference}")
             warm_up(policy, self._env.specs)
         self._policy = policy
+        self._approval.loaded(directory, manifest)
         self._checkpoint = {"checkpoint": str(directory), "checkpoint_sha256": manifest["sha256"],
                             "method": manifest["method"]}
         self.get_logger().info(f"policy {manifest['method']} of {directory}, sha256 {manifest['sha256'][:12]}")
@@ -133,7 +138,7 @@ class PolicyNode(Node):
         self._env.plan = EpisodePlan(
             task, goal.operator_name, goal.directory, goal.source,
             {"record": bool(goal.directory), "deterministic": goal.deterministic,
-             **(self._checkpoint if goal.source == "policy" else {})})
+             **(self._checkpoint | {"replay": self._approval.require(task)} if goal.source == "policy" else {})})
         with no_collection():
             result = self._episode(policy, handle)
         if goal.directory:
