@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import queue
 import sys
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
@@ -22,6 +27,7 @@ from safe_policy_ros.messages import image_to_msg
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 
+T = TypeVar("T")
 NAME = "camera"
 WAIT = 0.2
 """[s] How long one reading may block: as long as a signal may go unnoticed."""
@@ -57,6 +63,7 @@ class CameraNode(ManagedNode):
                                   "mean a frozen camera; 0 for never; a simulated camera has no noise and is exempt",
                                   0, 100)
         self._camera: Camera | None = None
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self._configured = False
         self._retry_at = 0.0
         self.start_if_told()
@@ -64,7 +71,7 @@ class CameraNode(ManagedNode):
     # Lifecycle
 
     def configure(self) -> None:
-        self._camera = open_camera(self._kind, self._config, self)
+        self._camera = self._in_main_thread(lambda: open_camera(self._kind, self._config, self))
         self._watch = FrozenWatch(self._identical if self._camera.noisy else 0)
         self._record = FrameRecord(self._config.fps)
         self._images = self.create_publisher(Image, "/camera/color/image_raw", qos.SENSOR)
@@ -77,9 +84,9 @@ class CameraNode(ManagedNode):
         self.get_logger().info(f"ready, camera {self._kind}")
 
     def cleanup(self) -> None:
-        if self._camera is not None:
-            self._camera.close()
-            self._camera = None
+        camera, self._camera = self._camera, None
+        if camera is not None:
+            self._in_main_thread(camera.close)
         if self._configured:
             self._configured = False
             if summary := self._record.summary():
@@ -87,10 +94,27 @@ class CameraNode(ManagedNode):
             for publisher in (self._images, self._infos, self._statuses, self._reports):
                 self.destroy_publisher(publisher)
 
+    def _in_main_thread(self, job: Callable[[], T]) -> T:
+        """A lifecycle step runs in the thread of ROS, but a renderer belongs to the thread that opened it."""
+        if threading.current_thread() is threading.main_thread():
+            return job()
+        future: Future[T] = Future()
+        self._jobs.put((job, future))
+        return future.result()
+
+    def _do_jobs(self) -> None:
+        while not self._jobs.empty():
+            job, future = self._jobs.get()
+            try:
+                future.set_result(job())
+            except Exception as error:  # it is raised where the job came from
+                future.set_exception(error)
+
     # Pictures
 
     def work(self) -> bool:
         """Passes on the next picture; False at the end of a file."""
+        self._do_jobs()
         if not self.active:
             time.sleep(0.02)
             return True
