@@ -23,7 +23,8 @@ class Approval:
 
     def loaded(self, checkpoint: Path, manifest: Manifest) -> None:
         """These weights act from now on."""
-        self._now, self._origin = manifest["sha256"], manifest["extra"].get("online", {}).get("origin", "")
+        online = manifest["extra"].get("online")  # of a learner that never was in a fine-tuner: whether it may
+        self._now, self._origin = manifest["sha256"], online.get("origin", "") if isinstance(online, dict) else ""
         self._loaded[self._now] = checkpoint
 
     def require(self, task: str) -> str:
