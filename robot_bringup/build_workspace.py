@@ -55,7 +55,8 @@ def _sources() -> list[tuple[Path, bool]]:
         found += [(package / name, True) for name in ("package.xml", "setup.py", "setup.cfg")
                   if (package / name).exists()]
         # Linked one by one: they need a new build when they come or go.
-        found += [(path, False) for folder in ("launch", "config") for path in (package / folder).glob("*.*")]
+        found += [(path, False) for folder in ("launch", "config", "security", "security/common")
+                  for path in (package / folder).glob("*.*")]
     return sorted(found)
 
 

@@ -164,7 +164,7 @@ def _node(entry: dict[str, Any], scope: _Scope) -> Process:
     package, program = _text(entry["pkg"], scope), _text(entry["exec"], scope)
     name = _text(entry.get("name", program), scope)
     command = [_program(package, program, scope), *shlex.split(_text(entry.get("args", ""), scope)), "--ros-args",
-               "-r", f"__node:={name}"]
+               "-r", f"__node:={name}", *shlex.split(_text(entry.get("ros_args", ""), scope))]
     if "namespace" in entry:
         command += ["-r", f"__ns:=/{_text(entry['namespace'], scope).strip('/')}"]
     for remap in entry.get("remap", []):

@@ -21,5 +21,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", sorted(glob("launch/*.launch.yaml"))),
         (f"share/{NAME}/config", sorted(glob("config/*.*"))),
+        (f"share/{NAME}/security", sorted(glob("security/*.*"))),
+        (f"share/{NAME}/security/common", sorted(glob("security/common/*.*"))),
     ],
 )
