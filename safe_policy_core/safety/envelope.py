@@ -46,6 +46,10 @@ class Envelope:
         self._tilt = max(self._max_tilt, norm(self._vector[3:]))
         self.velocity = np.zeros(6)
 
+    def halt(self) -> None:
+        """The target stood still: this process hung, and what it goes on with begins at rest."""
+        self.velocity = np.zeros(6)
+
     @property
     def pose(self) -> Pose:
         return Pose(self._position.copy(), self._quaternion.copy())

@@ -208,6 +208,8 @@ class SafetyGate:
         elapsed = 0.0 if self._last_tick is None else now - self._last_tick
         self._last_tick = now
         dt = min(max(elapsed, 0.0), LONGEST_TICK)
+        if elapsed > self._times.state_timeout:
+            self._filters.envelope.halt()
         self.hold = ""
         if self.armed:
             self._source, twist, stale = self._arbiter.select(now)

@@ -24,6 +24,7 @@ from sim.safe_reach.contacts import ContactMonitor
 from sim.safe_reach.link import DEFAULT_ADDRESS, parse_address
 from sim.safe_reach.link_server import LinkServer
 from sim.safe_reach.scene import SHAPES, Scene, build_simulator
+from sim.safe_reach.silence import SilenceReflex
 from sim.safe_reach.snapshot import SnapshotWriter, memory_path
 
 log = logging.getLogger("safe_reach.server")
@@ -81,9 +82,11 @@ class SafeReachServer:
         """Steps in real time until interrupted. Absolute deadlines: a late cycle does not slow the clock."""
         deadline = time.monotonic()
         arm = self._fci.robot_servers[0]
+        reflex = SilenceReflex(arm)
         while True:
             # As SimulationServer.run_once, which also sleeps for 0 s and so gives the core away every cycle.
             arm.process_commands()
+            reflex.step()
             self._simulator.step()
             arm.send_state()
             deadline += PERIOD

@@ -105,6 +105,8 @@ def test_the_target_never_leaves_its_limits(start: Pose, follows: bool, sequence
         if decision.state == GateState.DISARMED:
             assert decision.target is None
         target, dt = decision.target, min(rig.now - then, 0.02)
+        if rig.now - then > PARAMETERS["state_timeout"]:
+            velocity = np.zeros(6)  # a gate that hung so long goes on from rest
         if target is not None:
             assert np.isfinite(target.position).all() and abs(np.linalg.norm(target.quaternion) - 1) < 1e-9
             assert outside(target) <= PARAMETERS["arming_margin"] + 1e-9

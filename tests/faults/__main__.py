@@ -9,6 +9,7 @@ the cut connection.
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 import time
@@ -34,7 +35,9 @@ def main() -> int:
     parser.add_argument("--dir", type=Path, default=ROOT / "runs" / "faults", help="logs and single runs")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "faults.csv", help="the table")
     parser.add_argument("--fresh", action="store_true", help="forget earlier runs")
+    parser.add_argument("--verbose", action="store_true", help="say where the time goes")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, stream=sys.stderr)
     if unknown := set(arguments.only) - {fault.name for fault in FAULTS}:
         parser.error(f"--only: unknown {', '.join(sorted(unknown))}")
     if arguments.fresh and arguments.dir.exists():

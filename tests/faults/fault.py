@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from dataclasses import dataclass
 from safe_policy_interfaces.msg import GateStatus
 
 from tests.faults.world import FaultWorld
+from tests.ros.graph import wait_for
 
+log = logging.getLogger(__name__)
 SENDER, POLICY = "sender", "policy"
 DIAGNOSIS = 3.0
 """[s] How long the cause may take to appear in /diagnostics."""
@@ -54,6 +57,7 @@ class Outcome:
 
 def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
     """Drives the arm, injects the fault, watches, heals."""
+    began = time.monotonic()
     world.arm()
     if fault.driver == SENDER:
         world.drive_sender()
@@ -68,14 +72,19 @@ def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
         time.sleep(0.05)
     reason = next((s.reason for t, s in reversed(world.statuses) if t >= before and s.reason), "")
     where = world.watch.position()
+    healing = time.monotonic()
     fault.heal(world)
     world.heal()
     if world.sender is not None:
         world.sender.change = None  # it goes on with commands that are in order
+    wait_for(lambda: world.gate() is not None, 10.0, "the gate speaks")
     time.sleep(0.3)
     moved = float(abs(world.watch.position() - where).max())
     gate = world.gate()
     rearm = gate is not None and gate.state in (GateStatus.FAULT, GateStatus.DISARMED) and moved < STILL
+    ending = time.monotonic()
     world.end_episode()
+    log.info("%s: %.1f s to drive, %.1f s to watch, %.1f s to heal, %.1f s to end", fault.name, before - began,
+             healing - before, ending - healing, time.monotonic() - ending)
     return Outcome(stop, path, world.lost_episodes() + (not world.readable()), bool(line) or fault.told, rearm, reason,
                    line)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.clock import SteppedClock
+from tests.faults.policy import steady_checkpoint
 from tests.faults.senders import Sender
-from tests.faults.world import FaultWorld
+from tests.faults.world import FaultWorld, hurry
 from tests.ros.graph import ros_graph
 from tests.ros.safe_reach_graph import SafeReachGraph, alone
 
@@ -28,11 +29,14 @@ def fault_world(directory: Path) -> Iterator[FaultWorld]:
     for folder in (logs, recordings):
         folder.mkdir(parents=True, exist_ok=True)
     clock = SteppedClock(logs)
+    checkpoint = steady_checkpoint(directory / "checkpoint")  # before anything runs beside it
     with alone(), small_disk(recordings), ros_graph(logs) as graph:
         graph.environment |= clock.environment
         running = SafeReachGraph(graph, FCI_ADDRESS)
         running.start_world()
-        world = FaultWorld(running, clock, recordings)
+        for process in running.nodes.values():
+            hurry(process.pid)
+        world = FaultWorld(running, clock, recordings, checkpoint)
         try:
             for name in ("franka", "safety_gate", "scene", "camera"):
                 world.await_ready(name)
