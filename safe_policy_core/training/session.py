@@ -7,6 +7,7 @@ of is a row from then on, with its steps and costs.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from safe_policy_core.errors import ConfigurationError, DatasetError
 
 log = logging.getLogger(__name__)
 
-STATE, ROWS, EPISODES = "session.json", "finetune.jsonl", "episodes"
+STATE, LOCK, ROWS, EPISODES = "session.json", ".session.lock", "finetune.jsonl", "episodes"
 Row = dict[str, Any]
 
 
@@ -34,6 +35,14 @@ class FinetuneSession:
         self.directory, self.identity, self.checkpoint = directory, dict(identity), checkpoint
         self.rows: list[Row] = []
         self.pending: Row | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        # Held until this process ends, however it ends.
+        self._lock = (directory / LOCK).open("w")
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigurationError(f"out: another process runs the session in {directory}") from error
 
     @classmethod
     def begin(cls, directory: Path, identity: Mapping[str, Any], checkpoint: str = "") -> FinetuneSession:
@@ -49,6 +58,7 @@ class FinetuneSession:
     def resume(cls, directory: Path, identity: Mapping[str, Any]) -> FinetuneSession:
         """Goes on with the session in `directory`. Raises `ConfigurationError` naming what differs."""
         try:
+            # Before the lock, whose file would make the folder of a session that never was.
             state = json.loads((directory / STATE).read_text())
             session = cls(directory, state["identity"], state["checkpoint"])
             session.rows, session.pending = list(state["rows"]), state["pending"]
@@ -92,7 +102,6 @@ class FinetuneSession:
         self.rows.append(row)
         self.pending, self.checkpoint = None, checkpoint
         self._write()
-        self.directory.mkdir(parents=True, exist_ok=True)
         with (self.directory / ROWS).open("a") as file:
             file.write(json.dumps(row) + "\n")
         return row
@@ -128,7 +137,6 @@ class FinetuneSession:
         return self.rows + ([self.pending] if self.pending else [])
 
     def _write(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         _replace(self.directory / STATE, json.dumps({
             "identity": self.identity, "checkpoint": self.checkpoint, "rows": self.rows, "pending": self.pending}))
 

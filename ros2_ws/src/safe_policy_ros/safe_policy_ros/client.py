@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import rclpy
 from action_msgs.msg import GoalStatus
@@ -29,6 +29,7 @@ from safe_policy_ros.heartbeat import heartbeat_topic
 from safe_policy_ros.messages import ns_to_stamp
 from safe_policy_ros.spinner import Spinner
 
+T = TypeVar("T")
 STATES = {GateStatus.DISARMED: "DISARMED", GateStatus.ACTIVE: "ACTIVE", GateStatus.HOLD: "HOLD",
           GateStatus.FAULT: "FAULT"}
 EPISODE_TIMEOUT = 900.0
@@ -38,6 +39,8 @@ STALE_LEARNING = 180.0
 """[s] Without a word from a learner that lives: it hangs. Reading the dataset and the first update come first."""
 LOST_AFTER = 5.0
 """[s] Silence after which a node is taken for dead, so that nobody waits an hour for its answer."""
+FREE_TIMEOUT = 300.0
+"""[s] How long to wait for a node that works for a client that is gone."""
 LOOK_PERIOD = 0.03
 """[s] Between two looks at what may end a wait."""
 ANSWER_TIMEOUT = 10.0
@@ -48,6 +51,10 @@ ARM_SETTLES = 0.5
 
 class GraphError(UserError):
     """A node of the graph refused or failed; the message is the node's own."""
+
+
+class BusyError(GraphError):
+    """A node is at work for somebody else, perhaps for a client that died."""
 
 
 class GraphClient:
@@ -165,7 +172,7 @@ class GraphClient:
         request = LoadPolicy.Request(directory=str(Path(directory).resolve()))
         answer = self._spinner.wait(self._load.call_async(request), timeout, "service /policy/load")
         if not answer.success:
-            raise GraphError(answer.message)
+            raise (BusyError if "is running" in answer.message else GraphError)(answer.message)
         return answer.sha256
 
     def configure_tuner(self, parameters: Mapping[str, Any], timeout: float = 10.0) -> None:
@@ -174,8 +181,20 @@ class GraphClient:
             parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()])
         answer = self._spinner.wait(self._tuner_parameters.call_async(request), timeout,
                                     "service /fine_tuner/set_parameters")
-        if refused := [result.reason for result in answer.results if not result.successful]:
-            raise GraphError(f"/fine_tuner/set_parameters refused: {'; '.join(refused)}")
+        if refused := {result.reason for result in answer.results if not result.successful}:
+            reasons = "; ".join(sorted(refused))
+            raise (BusyError if "is running" in reasons else GraphError)(f"/fine_tuner/set_parameters: {reasons}")
+
+    def when_free(self, call: Callable[[], T], timeout: float = FREE_TIMEOUT) -> T:
+        """The value of `call`, tried again while a node is at work: a client that died left it an episode to finish."""
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return call()
+            except BusyError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1.0)
 
     def run_episode(self, task: str, seed: int, source: str = "policy", directory: Path | str = "",
                     operator: str = "", deterministic: bool = False,

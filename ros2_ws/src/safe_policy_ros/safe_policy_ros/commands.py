@@ -65,12 +65,12 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
     session = session or FinetuneSession.begin(out, {"task": task, "seed": seed}, _absolute(checkpoint))
     with GraphClient() as client:
         client.wait_ready(wait, learning=True)
-        client.configure_tuner({"checkpoint": _absolute(checkpoint), "data": [_absolute(path) for path in data],
-                                "out": _absolute(out), "seed": seed, "resume": True,
-                                # An empty list would have no type.
-                                "episodes": [_absolute(path) for path in session.paths()] or [""],
-                                "violation_tolerance": violation_tolerance})
-        client.load(checkpoint)  # what the session's own weights descend from, see `Approval`
+        # What the session's own weights descend from comes first, see `Approval`.
+        client.when_free(lambda: client.load(checkpoint))
+        client.when_free(lambda: client.configure_tuner({
+            "checkpoint": _absolute(checkpoint), "data": [_absolute(path) for path in data], "out": _absolute(out),
+            "seed": seed, "resume": True, "violation_tolerance": violation_tolerance,
+            "episodes": [_absolute(path) for path in session.paths()] or [""]}))  # an empty list would have no type
         loop = _FinetuneLoop(client, session, updates)
         with contextlib.closing(Session(client, arm)) as runner, \
                 tqdm(total=episodes, initial=session.count, desc="fine-tune", unit="episode", disable=None) as bar:
