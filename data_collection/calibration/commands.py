@@ -23,7 +23,7 @@ from safe_policy_core.errors import ConfigurationError, DatasetError
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT = 15.0
+START_TIMEOUT = 5.0
 """[s] Until the first picture."""
 LOOK_PERIOD = 0.05
 """[s] Between two looks at the arm."""
