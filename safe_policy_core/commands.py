@@ -23,6 +23,7 @@ from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
 from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.online import FineTuner, finetune
+from safe_policy_core.training.preparation import calibrated
 from safe_policy_core.training.session import FinetuneSession
 
 
@@ -82,7 +83,7 @@ class Pretrain:
             raise ConfigurationError(f"out: {checkpoint} exists; resume it with --resume, or name another folder")
         store = EpisodeStore(self.data, skip_broken=self.skip_broken)
         if self.init is None:
-            learner = make_learner(self.method, store.specs, config, self.seed, device)
+            learner = make_learner(self.method, store.specs, calibrated(config, store), self.seed, device)
         else:
             found = read_manifest(self.init)["method"]
             if found != self.method:

@@ -72,7 +72,7 @@ class _Patch:
     place: np.ndarray
 
 
-def with_virtual_obstacles(store: EpisodeStore, artist: ObstacleArtist) -> EpisodeStore:
+def with_copies(store: EpisodeStore, artist: ObstacleArtist) -> EpisodeStore:
     """The episodes of `store`, each followed by its copies."""
     result = EpisodeStore()
     for index in range(len(store)):
@@ -92,7 +92,7 @@ def add_with_copies(target: EpisodeStore, source: EpisodeStore, index: int, arti
             target.add_rows(source.specs, changed, replace(
                 summary, rows=len(changed["cost"]), total_reward=float(changed["reward"].sum()),
                 total_cost=float(changed["cost"].sum()),
-                success=summary.success and len(changed["cost"]) == summary.rows,
+                success=summary.success and bool(changed["reward"].sum() == rows["reward"].sum()),
                 sha256=f"{summary.sha256}+{artist.seed}.{copy}"), weight)
 
 
@@ -140,7 +140,7 @@ class ObstacleArtist:
         bare = (np.abs(images - self.background) < _BACKGROUND_TOLERANCE).all(-1)
         coloured = self._coloured(images[0], settings.obstacle_channel, settings.obstacle_excess) \
             | self._coloured(images[0], settings.target_channel, settings.target_excess)
-        end, added = len(images), 0
+        last, added = len(images), 0
         for number in range(int(rng.integers(1, settings.most + 1))):
             placed = self._place(rows[POSE][:, :2], coloured, touching and number == 0, rng)
             if placed is None:
@@ -150,11 +150,11 @@ class ObstacleArtist:
             images[where] = np.broadcast_to(pixels, images.shape)[where]
             bare &= ~silhouette
             coloured = coloured | silhouette
-            end, added = min(end, first + 1), added + 1
+            last, added = min(last, first), added + 1
         if not added:
             return None
-        changed = {name: column[:end].copy() for name, column in rows.items()} | {IMAGE: images[:end]}
-        if end < len(images):
+        changed = {name: column[:last + 1].copy() for name, column in rows.items()} | {IMAGE: images[:last + 1]}
+        if last < len(images):
             _end_in_contact(changed)
         return changed
 
@@ -188,9 +188,11 @@ class ObstacleArtist:
 
 
 def _end_in_contact(rows: dict[str, np.ndarray]) -> None:
-    """Makes the last row the first contact. The episode is cut there, not terminated."""
+    """Makes the last row the first contact. The episode is cut there, not terminated, and reached nothing."""
     rows["cost"][-1] = np.maximum(rows["cost"][-1], 1)
     rows["is_last"][-1] = True
+    rows["is_terminal"][-1] = False
+    rows["reward"][-1] = 0
     rows["has_next_action"][-1] = False
     rows["next_action"][-1] = 0
     for name, received in (("return_to_go", "reward"), ("cost_to_go", "cost")):

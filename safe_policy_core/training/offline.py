@@ -14,6 +14,7 @@ from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import CheckpointError
 from safe_policy_core.interfaces import Learner
 from safe_policy_core.training.metrics import Means, append_row, keep_rows_until
+from safe_policy_core.training.preparation import with_virtual_obstacles
 from safe_policy_core.training.steps import OFFLINE, selected, take_step
 
 
@@ -31,7 +32,7 @@ def train_offline(learner: Learner, store: EpisodeStore, steps: int, batch: int,
     Raises `DatasetError` for unfit episodes, `CheckpointError` for a checkpoint of another run,
     and `FloatingPointError` when the loss is no longer finite.
     """
-    chosen = selected(store, learner)
+    chosen = with_virtual_obstacles(selected(store, learner), learner)
     identity: dict[str, Any] = {"seed": seed, "batch": batch, "length": length, "data_hash": chosen.data_hash()}
     begin = _resume(learner, checkpoint_dir, identity) if resume and checkpoint_dir is not None else 0
     if log is not None:

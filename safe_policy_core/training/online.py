@@ -11,11 +11,13 @@ import numpy as np
 
 from safe_policy_core.checkpoint import read_manifest
 from safe_policy_core.data.episodes import Episode, EpisodeStore, write_episode
+from safe_policy_core.data.virtual_obstacles import add_with_copies, with_copies
 from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
 from safe_policy_core.evaluation import EpisodeResult, rollout
 from safe_policy_core.interfaces import Learner, Policy, RobotEnv
 from safe_policy_core.training.metrics import Means
 from safe_policy_core.training.offline import save_training
+from safe_policy_core.training.preparation import obstacle_artist
 from safe_policy_core.training.session import EPISODES, FinetuneSession
 from safe_policy_core.training.steps import ONLINE, SelectsEpisodes, selected, take_step
 from safe_policy_core.training.weight_check import VIOLATION_TOLERANCE, Judgement, WeightCheck
@@ -54,7 +56,9 @@ class FineTuner:
                  violation_tolerance: float = VIOLATION_TOLERANCE, resume: bool = False,
                  episodes: Sequence[Path | str] = (), origin: str = "") -> None:
         self.learner, self.directory = learner, Path(directory)
-        self._store = selected(store, learner)
+        offline = selected(store, learner)
+        self._artist = obstacle_artist(learner, offline)
+        self._store = offline if self._artist is None else with_copies(offline, self._artist)
         self._batch, self._length, self._seed = batch, length, seed
         self._online_weight, self._command, self._origin = online_weight, command, origin
         self._updates = self._episodes = 0
@@ -87,12 +91,14 @@ class FineTuner:
 
     def add_episode(self, source: Episode | Path | str) -> None:
         """Adds a collected episode to the replay buffer. Raises `DatasetError`."""
-        if isinstance(self.learner, SelectsEpisodes):
-            single = EpisodeStore()
-            single.add(source)
-            if not self.learner.select_episode(single.summaries[0]):
-                return
-        self._store.add(source, self._online_weight)
+        single = EpisodeStore()
+        single.add(source)
+        if isinstance(self.learner, SelectsEpisodes) and not self.learner.select_episode(single.summaries[0]):
+            return
+        if self._artist is None:
+            self._store.add(source, self._online_weight)
+        else:
+            add_with_copies(self._store, single, 0, self._artist, self._online_weight)
         self._episodes += 1
 
     def learn(self, updates: int, on_update: Callable[[int, dict[str, float]], None] | None = None

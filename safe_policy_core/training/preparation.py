@@ -6,8 +6,9 @@ import dataclasses
 from typing import TypeVar
 
 from safe_policy_core.data.episodes import EpisodeStore
-from safe_policy_core.data.virtual_obstacles import ObstacleArtist, VirtualObstacles
+from safe_policy_core.data.virtual_obstacles import ObstacleArtist, VirtualObstacles, with_copies
 from safe_policy_core.errors import ConfigurationError, DatasetError
+from safe_policy_core.interfaces import Learner
 from safe_policy_core.vision import Projection, ToolViewConfig
 
 Config = TypeVar("Config")
@@ -39,11 +40,12 @@ def calibrated(config: Config, store: EpisodeStore) -> Config:
     return dataclasses.replace(config, **{VIEW: dataclasses.replace(view, projection=projection.row)})  # type: ignore[type-var]
 
 
-def obstacle_artist(config: object, store: EpisodeStore, seed: int) -> ObstacleArtist | None:
-    """What adds virtual obstacles to episodes like those of `store`, or None when the configuration asks for none.
+def obstacle_artist(learner: Learner, store: EpisodeStore) -> ObstacleArtist | None:
+    """What adds virtual obstacles to episodes like those of `store`, or None when the learner's `config` asks for none.
 
     Raises `ConfigurationError` when they are asked for and no projection is known.
     """
+    config = getattr(learner, "config", None)
     settings = getattr(config, OBSTACLES, None)
     if not isinstance(settings, VirtualObstacles) or settings.copies == 0:
         return None
@@ -51,4 +53,10 @@ def obstacle_artist(config: object, store: EpisodeStore, seed: int) -> ObstacleA
     if not isinstance(view, ToolViewConfig) or view.projection is None:
         raise ConfigurationError(f"{OBSTACLES}.copies: {settings.copies} need a calibrated camera; record with one "
                                  f"(metadata calibration.projection) or set {VIEW}.projection")
-    return ObstacleArtist(settings, Projection.from_row(view.projection), store, seed)
+    return ObstacleArtist(settings, Projection.from_row(view.projection), store, getattr(learner, "seed", 0))
+
+
+def with_virtual_obstacles(store: EpisodeStore, learner: Learner) -> EpisodeStore:
+    """The episodes with the copies that the learner's configuration asks for."""
+    artist = obstacle_artist(learner, store)
+    return store if artist is None else with_copies(store, artist)

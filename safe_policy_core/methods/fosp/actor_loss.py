@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from safe_policy_core.methods.fosp.equations import offline_weight, online_weight
+from safe_policy_core.methods.fosp.equations import offline_weight, offline_weight_product, online_weight
 from safe_policy_core.methods.fosp.estimators import Advantages, ImaginedSteps, RealSteps
 from safe_policy_core.methods.fosp.model import FospModel
 
@@ -16,8 +16,9 @@ def imitation_loss(model: FospModel, real: RealSteps, reward: Advantages, cost: 
     config = model.config
     with torch.no_grad():
         feasibility = model.feasibility(real.features)
-        weight = offline_weight(feasibility, reward.real, cost.real, config.reward_temperature,
-                                config.cost_temperature, config.largest_weight)
+        form = offline_weight if config.weight_form == "sum" else offline_weight_product
+        weight = form(feasibility, reward.real, cost.real, config.reward_temperature, config.cost_temperature,
+                      config.largest_weight)
     distribution = model.actor(real.features)
     likelihood, entropy = distribution.log_probability(real.action), distribution.entropy()
     metrics = {"actor/likelihood": real.mean(likelihood), "actor/weight": real.mean(weight),

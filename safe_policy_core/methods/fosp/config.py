@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from safe_policy_core.data.virtual_obstacles import VirtualObstacles
 from safe_policy_core.vision import ToolViewConfig
 from safe_policy_core.world_model import WorldModelConfig
 
@@ -16,6 +17,8 @@ class FospConfig:
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     tool_view: ToolViewConfig = field(default_factory=ToolViewConfig)
     """The picture around the tool beside the world model's state; on when the camera's projection is known."""
+    virtual_obstacles: VirtualObstacles = field(default_factory=VirtualObstacles)
+    """Obstacles added to recorded episodes, offline and online; off by default."""
     units: int = 192
     """Hidden units of actor, critics, values and reachability."""
     layers: int = 2
@@ -47,6 +50,13 @@ class FospConfig:
     """Beta 2 of eq. 19 and 23."""
     largest_weight: float = 100.0
     """Both exponentials of eq. 19 are clipped to it."""
+    weight_form: Literal["sum", "product"] = "product"
+    """"sum" is eq. 19: u exp(beta1 A^r) + (1 - u) exp(-beta2 A^c). There a fast way through an obstacle keeps a
+    large weight by its reward alone unless u is nearly 0. "product" is exp(u beta1 A^r - (1 - u) beta2 A^c), the
+    offline counterpart of eq. 23, in which neither outvotes the other."""
+    advantage_scale: Literal["return", "advantage"] = "advantage"
+    """By whose percentile range advantages are divided. "return" (at least 1) is the paper's: where returns lie in
+    [0, 1] it leaves every weight at 1 (seen: 0.99 on average), and the actor imitates safe and unsafe alike."""
     entropy: float = 3e-4
     reachability_discount: float = 0.99
     cost_limit: float = 0.0

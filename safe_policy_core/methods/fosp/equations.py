@@ -45,6 +45,13 @@ def offline_weight(feasibility: Tensor, advantage: Tensor, cost_advantage: Tenso
     return feasibility * good + (1 - feasibility) * safe
 
 
+def offline_weight_product(feasibility: Tensor, advantage: Tensor, cost_advantage: Tensor, reward_temperature: float,
+                           cost_temperature: float, largest: float) -> Tensor:
+    """exp of eq. 23's weight, clipped to `largest`: in place of eq. 19, see `FospConfig.weight_form`."""
+    return online_weight(feasibility, advantage, cost_advantage, reward_temperature,
+                         cost_temperature).exp().clamp(max=largest)
+
+
 def online_weight(feasibility: Tensor, advantage: Tensor, cost_advantage: Tensor, reward_temperature: float,
                   cost_temperature: float) -> Tensor:
     """Eq. 23: u beta1 A^r - (1 - u) beta2 A^c."""

@@ -82,7 +82,8 @@ class ReturnEstimator(nn.Module):
                              pessimism="min" if kind == "reward" else "max", two_hot=config.two_hot_critics,
                              target_rate=config.slow_rate)
         self.value = Value(inputs, config.units, config.layers)
-        self.scale = PercentileScale()
+        # Advantages of 1e-3 are noise of the networks, not to be blown up.
+        self.scale = PercentileScale() if config.advantage_scale == "return" else PercentileScale(minimum=1e-3)
 
     @property
     def expectile(self) -> float:
@@ -113,7 +114,10 @@ class ReturnEstimator(nn.Module):
             returns = lambda_returns(rewards[1], imagined.continues, later, config.discount, blend)
             targets = torch.cat([one_step_target(rewards[0], real.next_terminal, next_values, config.discount),
                                  returns.flatten()])
-            self.scale.update(returns)
+            if config.advantage_scale == "return":
+                self.scale.update(returns)
+            elif real.mask.any():
+                self.scale.update((slow - values.detach())[:steps][real.mask > 0])
         outputs = self.critic.outputs(states, actions)
         critic_loss = self.critic.loss(outputs, targets) \
             + config.slow_scale * self.critic.slow_loss(outputs, slow_outputs)
