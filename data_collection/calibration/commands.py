@@ -140,18 +140,18 @@ class Calibrate:
         folder = ViewFolder.read(self.views) if self.solve else self._take(board)
         result = solve(folder, board)
         content = describe(result)
+        if result.reprojection_px > self.max_error:
+            raise DatasetError(f"{self.views}: reprojection error {result.reprojection_px:.2f} pixels, expected at "
+                               f"most {self.max_error:g}; are square and marker as measured on the print, and "
+                               "did the board slip?")
         path = self.out or self.views / "calibration.json"
         path.write_text(json.dumps(content, indent=1) + "\n")
-        if result.reprojection_px > self.max_error:
-            raise DatasetError(f"{path}: reprojection error {result.reprojection_px:.2f} pixels, expected at most "
-                               f"{self.max_error:g}; are square and marker as measured on the print, and "
-                               "did the board slip?")
         return {"calibration": str(path), **content}
 
     def _write_board(self, board: Board) -> Path:
         self.views.mkdir(parents=True, exist_ok=True)
         path = self.views / "board.png"
-        cv2.imwrite(str(path), cv2.copyMakeBorder(board.picture(200), *[100] * 4, cv2.BORDER_CONSTANT, value=255))
+        cv2.imwrite(str(path), np.pad(board.picture(200), 100, constant_values=255))
         return path
 
     def _take(self, board: Board) -> ViewFolder:

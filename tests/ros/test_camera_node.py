@@ -18,12 +18,12 @@ from safe_policy_ros.camera_node import CameraNode
 from safe_policy_ros.cameras.camera import Frame
 from safe_policy_ros.cameras.device_clock import DeviceClock
 from safe_policy_ros.cameras.frozen import FrozenWatch
+from safe_policy_ros.cameras.software_device import FOCAL, HEIGHT, WIDTH, record
 from safe_policy_ros.messages import image_from_msg, image_to_msg, stamp_to_ns
 from safe_policy_ros.spinner import Spinner
 from sensor_msgs.msg import CameraInfo, Image
 
 from tests.ros.graph import ros_domain, ros_graph, wait_for
-from tests.ros.realsense_file import FOCAL, HEIGHT, WIDTH, record
 
 pytestmark = pytest.mark.ros
 

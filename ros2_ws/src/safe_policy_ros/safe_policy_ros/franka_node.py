@@ -16,6 +16,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.node import Node
+from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
@@ -177,7 +178,7 @@ class FrankaNode(ManagedNode):
 
     # Targets
 
-    def _on_target(self, message: PoseStamped, info: Mapping[str, int]) -> None:
+    def _on_target(self, message: PoseStamped, info: MessageInfo) -> None:
         # What waited while this process was held up counts as old, even though it is read only now.
         now, system_ns = look()
         received = self._receive_clock.received(info["received_timestamp"], now, system_ns)

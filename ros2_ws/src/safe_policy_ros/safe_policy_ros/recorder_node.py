@@ -31,6 +31,8 @@ STATE_TOPIC = "/episode/state"
 TOPICS: dict[str, tuple[str, QoSProfile]] = {
     IMAGE_TOPIC: ("sensor_msgs/msg/Image", qos.SENSOR),
     "/camera/color/camera_info": ("sensor_msgs/msg/CameraInfo", qos.SENSOR),
+    "/camera/frame_status": ("safe_policy_interfaces/msg/FrameStatus", qos.SENSOR),
+    "/diagnostics": ("diagnostic_msgs/msg/DiagnosticArray", qos.STATUS),
     "/franka/current_pose": ("geometry_msgs/msg/PoseStamped", qos.SENSOR),
     "/franka/joint_states": ("sensor_msgs/msg/JointState", qos.SENSOR),
     "/franka/external_wrench": ("geometry_msgs/msg/WrenchStamped", qos.SENSOR),

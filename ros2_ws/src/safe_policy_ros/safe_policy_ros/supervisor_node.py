@@ -45,7 +45,8 @@ class SupervisorNode(Node):
         self._aggregate = self.create_publisher(DiagnosticArray, "/diagnostics_agg", qos.STATUS)
         self._top = self.create_publisher(DiagnosticStatus, "/diagnostics_toplevel_state", qos.STATUS)
         self.create_subscription(DiagnosticArray, health.TOPIC, self._on_health, qos.STATUS)
-        self._changers = {name: self.create_client(ChangeState, f"/{name}/change_state") for name in self._managed}
+        self._changers: dict[str, Any] = {name: self.create_client(ChangeState, f"/{name}/change_state")
+                                          for name in self._managed}
         self._next_report = time.monotonic()
         self._said = ""
 

@@ -50,7 +50,7 @@ def _fake(node: Node) -> Connect:
     start = declare(node, "start_position", list(START), "where the tool begins [m]")
     if len(start) != 3:
         raise ConfigurationError(f"parameter start_position: expected 3 numbers, got {list(start)}")
-    return lambda: FakeArm(tuple(start))  # type: ignore[arg-type]
+    return lambda: FakeArm(tuple(start))
 
 
 BACKENDS: dict[str, Callable[[Node], Connect]] = {"franky": _franky, "ros2_control": _ros2_control, "fake": _fake}

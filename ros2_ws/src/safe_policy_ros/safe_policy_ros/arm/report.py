@@ -90,4 +90,4 @@ class ArmRecord:
         elif not self._states:
             level, message = health.ERROR, "the arm is silent"
         self._begin(now)
-        return health.health_message("franka", level, message, values | settings, now_ns)
+        return health.health_message("franka", level, message, {**values, **settings}, now_ns)

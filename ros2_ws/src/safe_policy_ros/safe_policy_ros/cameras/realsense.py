@@ -118,15 +118,15 @@ class RealSenseCamera(Camera):
 
     def _read_calibration(self) -> Calibration:
         found = self._profile.get_stream(rs.stream.color).as_video_stream_profile().get_intrinsics()
-        return Calibration(found.width, found.height, found.fx, found.fy, found.ppx, found.ppy,
-                           tuple(float(value) for value in found.coeffs[:5]))
+        k1, k2, p1, p2, k3 = (float(value) for value in found.coeffs[:5])
+        return Calibration(found.width, found.height, found.fx, found.fy, found.ppx, found.ppy, (k1, k2, p1, p2, k3))
 
     @property
     def calibration(self) -> Calibration:
         return self._calibration
 
     def read(self, timeout: float) -> Frame | None:
-        if self._resting:
+        if self._playback is not None and self._resting:
             self._resting, self._last = False, time.monotonic()
             self._playback.resume()
         arrived, frames = self._pipeline.try_wait_for_frames(max(1, round(timeout * 1000)))

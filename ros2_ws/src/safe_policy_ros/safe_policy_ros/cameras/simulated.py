@@ -58,8 +58,8 @@ class SimulatedCamera(Camera):
                 # A late picture is not made up for by two in a row.
                 self._next = max(self._next + self._period, now)
                 snapshot = self._link.snapshot()
-                if snapshot.time_ns > self._last_ns:
-                    self._last_ns, self._moved = snapshot.time_ns, now
+                if snapshot.monotonic_ns > self._last_ns:  # a step of the system's clock is no reason to stop
+                    self._last_ns, self._moved = snapshot.monotonic_ns, now
                     return Frame(self._renderer.render(snapshot), snapshot.time_ns)
                 if now - self._moved > LOST_AFTER:
                     raise RobotUnavailableError(f"simulated scene: stands still for {LOST_AFTER:g} s; restart "
