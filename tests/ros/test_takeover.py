@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,21 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from safe_policy_interfaces.msg import EpisodeState, Monitor
 from safe_policy_ros import qos
 from safe_policy_ros.client import GraphClient, GraphError
+from safe_policy_ros.commands import finetune_over_ros
+from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.messages import pose_from_msg, stamp_to_ns, twist_from_msg
 from safe_policy_ros.spinner import Spinner
 from safe_policy_ros.teleop_node import TeleopNode
 from std_msgs.msg import Header
 
+from safe_policy_core.checkpoint import read_manifest
 from safe_policy_core.data.episodes import read_episode
+from safe_policy_core.errors import RobotUnavailableError
+from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, step_back
+from safe_policy_core.training.session import FinetuneSession
 from sim.safe_reach import task
 from tests.data_collection.test_spacemouse import FULL, buttons, mouse, translation
-from tests.ros.graph import Prompt, wait_for
+from tests.ros.graph import wait_for
 from tests.ros.learning_rig import tiny_checkpoint, write_episodes
 from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph, safe_reach_graph
 
@@ -39,6 +46,8 @@ SPEED = task.MAX_TRANSLATION_STEP / 0.1
 """[m/s] Of the SpaceMouse at full displacement."""
 REST = 0.003
 """[m/s]"""
+COUNTDOWN = 1.0
+"""[s]"""
 
 
 class Witness:
@@ -53,19 +62,37 @@ class Witness:
         self.monitors: list[Monitor] = []
         self.beats: list[float] = []
         self.phases: list[tuple[float, int]] = []
-        hear = self._node.create_subscription
-        hear(PoseStamped, "/franka/target_pose", self._on_target, qos.COMMAND)
-        hear(TwistStamped, "/policy/delta_twist_cmds", lambda m: self.policy.append((time.monotonic(), m)), qos.COMMAND)
-        hear(Monitor, "/policy/monitor", self.monitors.append, qos.COMMAND)
-        hear(Header, "/episode/heartbeat", lambda _: self.beats.append(time.monotonic()), qos.COMMAND)
-        hear(EpisodeState, "/episode/state", lambda m: self.phases.append((time.monotonic(), m.phase)),
-             qos.EPISODE_STATE)
+        self.countdown: list[tuple[float, int]] = []
+        self.on_running: Callable[[], None] | None = None
+        group = TakenByHand()
+        self._taps = [(subscribe(self._node, kind, topic, profile, group, 100), handle)
+                      for kind, topic, profile, handle in (
+            (PoseStamped, "/franka/target_pose", qos.COMMAND,
+             lambda when, m: self.targets.append((when, pose_from_msg(m.pose).position))),
+            (TwistStamped, "/policy/delta_twist_cmds", qos.COMMAND, lambda when, m: self.policy.append((when, m))),
+            (Monitor, "/policy/monitor", qos.COMMAND, lambda _, m: self.monitors.append(m)),
+            (Header, "/episode/heartbeat", qos.COMMAND, lambda when, _: self.beats.append(when)),
+            (EpisodeState, "/episode/state", qos.EPISODE_STATE, self._on_state))]
         device, self.mouse = mouse(deadband=0.0)
         self._teleop = TeleopNode(device, context=self._context)
-        self._spinners = [Spinner(self._node), Spinner(self._teleop)]
+        self._spinner = Spinner(self._teleop)
+        self._closing = threading.Event()
+        self._poller = threading.Thread(target=self._poll, daemon=True)
+        self._poller.start()
 
-    def _on_target(self, message: PoseStamped) -> None:
-        self.targets.append((time.monotonic(), pose_from_msg(message.pose).position))
+    def _poll(self) -> None:
+        """Takes what has come with its time of receipt: a callback for each would keep a core from the graph."""
+        while not self._closing.wait(0.03):
+            for subscription, handle in self._taps:
+                for message, info in take(subscription):
+                    handle(info["received_timestamp"] * 1e-9, message)
+
+    def _on_state(self, when: float, message: EpisodeState) -> None:
+        self.phases.append((when, message.phase))
+        if left := json.loads(message.metadata_json or "{}").get("countdown"):
+            self.countdown.append((when, left))
+        if message.phase == EpisodeState.RUNNING and self.on_running is not None:
+            self.on_running()
 
     def push(self, report: bytearray, seconds: float, release: bytearray) -> float:
         """Reports 50 times a second, as the device sends them, then the release. Returns when it was."""
@@ -73,7 +100,7 @@ class Witness:
             self.mouse.reports.append(bytearray(report))
             time.sleep(0.02)
         self.mouse.reports.append(release)
-        return time.monotonic()
+        return time.time()
 
     def motion(self) -> tuple[np.ndarray, np.ndarray]:
         """Times (N,) and velocities (N, 3) [m/s] of the target, over 50 ms."""
@@ -88,8 +115,9 @@ class Witness:
         return float(moving.max(initial=when) - when)
 
     def close(self) -> None:
-        for spinner in self._spinners:
-            spinner.close()
+        self._closing.set()
+        self._poller.join(2.0)
+        self._spinner.close()
         self._teleop.close()
         self._teleop.destroy_node()
         self._node.destroy_node()
@@ -107,7 +135,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graph(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[SafeReachGraph]:
     with safe_reach_graph(tmp_path_factory.mktemp("logs")) as running:
         running.start_world()
-        running.nodes["policy"] = running.graph.node("policy_node", checkpoint=checkpoint)
+        running.nodes["policy"] = running.graph.node("policy_node", checkpoint=checkpoint, countdown=COUNTDOWN)
         start_recorder(running)
         yield running
 
@@ -118,10 +146,10 @@ def start_recorder(graph: SafeReachGraph) -> None:
 
 @pytest.fixture(scope="module")
 def witness(graph: SafeReachGraph) -> Iterator[Witness]:
-    prompt = Prompt()
+    come_first(CONTROL_PRIORITY)  # as teleop_node does; threads of ROS inherit it
     with contextlib.closing(Witness(graph.graph.domain)) as made:
         yield made
-    prompt.end()
+    step_back()
 
 
 @pytest.fixture(scope="module")
@@ -134,14 +162,14 @@ def client(graph: SafeReachGraph, witness: Witness) -> Iterator[GraphClient]:
 class Running:
     """An episode in a thread, up to a step at which the test does something."""
 
-    def __init__(self, client: GraphClient, seed: int, directory: Path) -> None:
+    def __init__(self, client: GraphClient, seed: int, directory: Path | str) -> None:
         self.steps, self.result, self.error = 0, {}, ""
         if client.gate()["state"] in ("DISARMED", "FAULT"):
             client.arm()
         self._thread = threading.Thread(target=self._run, args=(client, seed, directory))
         self._thread.start()
 
-    def _run(self, client: GraphClient, seed: int, directory: Path) -> None:
+    def _run(self, client: GraphClient, seed: int, directory: Path | str) -> None:
         def hear(step: dict) -> None:
             self.steps = step["step"] + 1
 
@@ -162,15 +190,15 @@ class Running:
 
 def test_the_operator_outranks_the_policy_at_once_and_gives_back_without_a_jump(
         client: GraphClient, witness: Witness, tmp_path: Path) -> None:
-    for name in ("targets", "policy", "monitors", "beats", "phases"):
+    for name in ("targets", "policy", "monitors", "beats", "phases", "countdown"):
         getattr(witness, name).clear()
     episode = Running(client, 21, tmp_path)
     episode.until(5)
-    began = time.monotonic()
+    began = time.time()
     released = witness.push(translation(z=-FULL), 0.1, translation())
     assert released - began < 0.2
     episode.until(6)
-    began = time.monotonic()
+    began = time.time()
     released = witness.push(translation(x=-FULL), 0.6, translation())  # to the left, +y
     episode.until(episode.steps + 12)
     client.label("abort", 1.0, "test")
@@ -220,6 +248,22 @@ def test_every_command_has_its_estimates_and_the_runner_its_heartbeat(witness: W
     assert np.diff(beats).max() < 0.12
 
 
+def test_the_arm_waits_for_the_countdown_which_can_be_aborted(client: GraphClient, witness: Witness) -> None:
+    """Looks at the episode before, and begins one."""
+    began, left = witness.countdown[0]
+    running = next(when for when, phase in witness.phases if phase == EpisodeState.RUNNING)
+    assert left == COUNTDOWN and running - began > COUNTDOWN - 0.1
+    moved = [when for when, m in witness.policy if twist_from_msg(m.twist).any() and began + 0.1 < when < running]
+    assert not moved
+    witness.countdown.clear()
+    episode = Running(client, 25, "")
+    wait_for(lambda: witness.countdown, 20.0, "the countdown")
+    client.label("abort", 1.0, "test")
+    wait_for(lambda: episode.error, 5.0, "the end of it")
+    client.label("abort", 0.0, "test")
+    assert "countdown was aborted by test" in episode.error
+
+
 def test_the_takeover_button_holds_the_arm(client: GraphClient, witness: Witness, tmp_path: Path) -> None:
     """The parameter `buttons` gives the fourth button to the takeover; the SpaceMouse Compact has two, so it is the
     second here."""
@@ -227,7 +271,7 @@ def test_the_takeover_button_holds_the_arm(client: GraphClient, witness: Witness
     witness.targets.clear()
     episode = Running(client, 22, tmp_path)
     episode.until(5)
-    pressed = time.monotonic()
+    pressed = time.time()
     released = witness.push(buttons(2), 0.8, buttons(0))
     episode.until(episode.steps + 9)
     client.label("abort", 1.0, "test")
@@ -246,7 +290,7 @@ def test_an_episode_ends_with_the_process_that_records_it(graph: SafeReachGraph,
     witness.targets.clear()
     episode = Running(client, 23, "" if how == signal.SIGKILL else tmp_path)  # nobody waits for a dead one's receipt
     episode.until(6)
-    gone = time.monotonic()
+    gone = time.time()
     graph.nodes["recorder"].signal(how)
     try:
         wait_for(lambda: client.gate()["state"] == "FAULT", 2.0, "a latched stop")
@@ -263,3 +307,49 @@ def test_an_episode_ends_with_the_process_that_records_it(graph: SafeReachGraph,
         assert read_episode(Path(episode.result["path"])).truncated[-1], "what was finished is kept"
     with pytest.raises(GraphError, match=r"FAULT.*/safety_gate/arm"):
         client.run_episode("original", 24, "policy")
+
+
+def test_a_session_whose_learner_hangs_ends_and_goes_on_at_the_same_episode(
+        graph: SafeReachGraph, client: GraphClient, witness: Witness, checkpoint: Path, tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Episodes are cut short by the abort label, to be quick."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(graph.graph.domain))
+    out, data = tmp_path / "tuned", tmp_path / "data"
+    write_episodes(data)
+
+    def cut_short() -> None:
+        for delay, level in ((0.8, 1.0), (1.1, 0.0)):
+            threading.Timer(delay, client.label, ("abort", level, "test")).start()
+
+    def start_tuner() -> None:
+        graph.nodes["fine_tuner"] = graph.graph.node("fine_tuner_node", batch=2, length=6)
+        wait_for(lambda: "ready" in graph.nodes["fine_tuner"].output, READY_TIMEOUT, "the learner")
+
+    def tune(session: FinetuneSession) -> dict:
+        return finetune_over_ros("original", 3, 2, checkpoint, out, seed=70, data=[data], arm=True, session=session)
+
+    identity = {"task": "original"}
+    start_tuner()
+    witness.on_running = cut_short
+    first = FinetuneSession.begin(out, identity, str(checkpoint))
+    # At the beginning of the second round of learning: two updates are too quick to be hit from outside.
+    monkeypatch.setattr(first, "acted", lambda row, acted=first.acted: (
+        acted(row), graph.nodes["fine_tuner"].signal(signal.SIGSTOP) if first.rows else None))
+    with pytest.raises(RobotUnavailableError, match=r"fine_tuner_node has been silent.*--resume"):
+        tune(first)
+    assert client.gate()["state"] in ("HOLD", "DISARMED"), "the arm is at rest meanwhile"
+    assert [row["seed"] for row in first.rows] == [70] and first.pending["seed"] == 71
+    first._lock.close()
+    graph.nodes["fine_tuner"].signal(signal.SIGKILL)
+    start_tuner()
+    result = tune(FinetuneSession.resume(out, identity))
+    witness.on_running = None
+    assert [row["seed"] for row in result["episodes"]] == [70, 71, 72]
+    assert len({row["path"] for row in result["episodes"]}) == 3
+    assert result["episodes"][1]["metrics"]["rolled_back"] == 0
+    online = read_manifest(result["checkpoint"])["extra"]["online"]
+    assert (online["updates"], online["episodes"]) == (6, 3)
+    assert online["origin"] == read_manifest(checkpoint)["sha256"]
+    acted = read_episode(Path(result["files"][2]))
+    assert acted.metadata["checkpoint_sha256"] == result["episodes"][2]["acted_sha256"]
+    assert acted.metadata["replay"].startswith("overridden")

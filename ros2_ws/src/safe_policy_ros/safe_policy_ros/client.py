@@ -251,8 +251,11 @@ class GraphClient:
     def _act(self, client: ActionClient, goal: Any, hear: Callable[[Any], None], timeout: float, what: str,
              stop_when: Callable[[], bool], lost: Callable[[], str]) -> tuple[int, Any]:
         """(final status of the goal, its result). Raises `RobotUnavailableError` with what `lost` says."""
-        sent = self._spinner.call(lambda: client.send_goal_async(goal, hear), ANSWER_TIMEOUT, what)
-        handle = self._spinner.wait(sent, ANSWER_TIMEOUT, what)
+        try:
+            sent = self._spinner.call(lambda: client.send_goal_async(goal, hear), ANSWER_TIMEOUT, what)
+            handle = self._spinner.wait(sent, ANSWER_TIMEOUT, what)
+        except RobotUnavailableError as error:
+            raise RobotUnavailableError(lost() or str(error)) from error
         if not handle.accepted:
             raise GraphError(f"{what}: refused, another one is running")
         stopping = False

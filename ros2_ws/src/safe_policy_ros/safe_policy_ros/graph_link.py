@@ -192,7 +192,7 @@ class GraphLink:
     def take_signals(self) -> StepSignals:
         """Hands over what accumulated, and starts anew from the present levels."""
         signals = self._signals
-        self._signals = StepSignals(**self._levels)
+        self._signals = StepSignals(reward=self._levels["reward"], cost=self._levels["cost"])
         return signals
 
     def forget_labels(self) -> None:
