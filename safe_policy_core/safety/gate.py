@@ -135,6 +135,8 @@ class SafetyGate:
         """A command of `source` arrived. Returns why it was refused, or ""."""
         if source not in SOURCES:
             raise ValueError(f"source: expected one of {', '.join(SOURCES)}, got {source!r}")
+        if self.clock.stepped:  # this, and not the stamps that it makes look wrong, is what is the matter
+            self._fault("clock_step", now, self.clock.detail)
         why = refusal(command, self._times, self._config.frame, clock, self._armed_clock,
                       self._last_stamps.get(source))
         if not why:
@@ -179,8 +181,7 @@ class SafetyGate:
         """(success, one line). Refused with the reason while a cause for a fault lasts."""
         if self.armed:
             return True, "already armed"
-        cause = self._cause(now)
-        if cause:
+        if cause := self._cause(now):
             self.counts["arm.refused"] += 1
             return False, f"not armed: {cause}"
         measured = self.pose.pose

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from safe_policy_core.errors import CheckpointError, ConfigurationError, SpecError
+from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.interfaces import Learner, Spec, Specs
 from safe_policy_core.methods import registry
 from safe_policy_core.methods.configuration import from_json, to_json
@@ -18,8 +18,10 @@ from safe_policy_core.methods.fosp.actor_loss import imitation_loss, penalty_los
 from safe_policy_core.methods.fosp.estimators import Advantages, Reachability, RealSteps
 from safe_policy_core.methods.fosp.learner import _real_steps
 from safe_policy_core.networks.optimiser import Optimiser
+from safe_policy_core.vision import ToolViewConfig
 from safe_policy_core.world_model import to_batch
 from tests.core.fosp_rig import IMAGE_SPECS, STATE_SPECS, random_batch, tiny_config
+from tests.core.test_vision import ABOVE
 
 torch.set_num_threads(1)
 
@@ -334,7 +336,7 @@ class TestExpansion:
             utility = [model.reward.critic(state, action) / 2 - model.cost.critic(state, action) / 4
                        for action in actions]
             best = int(utility[1] > utility[0])
-            chosen = model.choose(state, None)
+            chosen = model.choose(state, torch.Generator(), greedy=True)
             assert int(chosen.policy) == best
             assert torch.equal(chosen.action, actions[best])
             # Deviations of the two actors cut to nothing: the draws must follow eq. 21 at the modes.
@@ -344,6 +346,27 @@ class TestExpansion:
         assert set(noise.policy.tolist()) == {0, 1}
         nearest = torch.stack([(noise.action - action).abs().amax(-1) for action in actions]).argmin(0)
         assert (nearest == noise.policy).float().mean() > 0.9
+
+    @pytest.mark.parametrize("greedy", [True, False])
+    def test_of_several_candidates_the_best_acts_and_its_policy_is_named(self, greedy: bool) -> None:
+        one = learner(candidates=8, expansion_temperature=1e-6)
+        one.start_fine_tuning()
+        model = one.model
+        features = torch.randn(64, model.world_model.feature_size)
+        for estimator in (model.reward, model.cost):
+            for network in estimator.critic.networks:
+                torch.nn.init.normal_(network.output.weight, std=0.5)
+        with torch.no_grad():
+            actions = model.proposals(features, torch.Generator().manual_seed(3), greedy)
+            assert actions.shape == (64, 16, 2)
+            assert model.offline_actor is not None
+            modes = [actor(features).mode for actor in (model.offline_actor, model.actor)]
+            assert all(torch.equal(actions[:, 8 * policy], mode) == greedy for policy, mode in enumerate(modes))
+            chosen = model.choose(features, torch.Generator().manual_seed(3), greedy)
+            utility = model.utility(features.unsqueeze(1).expand(-1, 16, -1), actions)
+            best = utility.argmax(1)
+        assert torch.equal(chosen.action, actions[torch.arange(64), best])
+        assert torch.equal(chosen.policy, best // 8)
 
     def test_bounds_of_the_utility_are_the_papers_sums(self) -> None:
         one = learner(discount=0.5, episode_length=2)
@@ -501,3 +524,60 @@ def test_recorded_steps_mean_ignores_masked_ones() -> None:
     ones = torch.ones(2)
     real = RealSteps(ones, ones, ones, torch.tensor([1.0, 0.0]), ones, ones, ones.bool())
     assert real.mean(torch.tensor([3.0, 100.0])).item() == 3
+
+
+class TestToolView:
+    """A camera above the table, as in test_vision: the view joins the latent state everywhere."""
+
+    specs = Specs(IMAGE_SPECS.observation, IMAGE_SPECS.action, {"max_translation_step": 0.02})
+
+    def learner(self) -> FospLearner:
+        return learner(self.specs, tool_view=ToolViewConfig(ABOVE.row, size=16))
+
+    def batch(self) -> dict[str, np.ndarray]:
+        batch = random_batch(self.specs)
+        batch["pose"][..., :2] *= 0.1
+        return batch | {"scene": np.repeat(batch["image"][:, :1], batch["image"].shape[1], 1)}
+
+    def test_every_part_shapes_the_view(self) -> None:
+        one = self.learner()
+        before = {name: value.clone() for name, value in one.model.tool_view.state_dict().items()}
+        metrics = one.update(self.batch())
+        # The first step's critics are zero; their gradients reach the view from the second on.
+        assert metrics["norm/tool_view"] > 0
+        assert any(not torch.equal(value, before[name]) for name, value in one.model.tool_view.state_dict().items())
+
+    def test_it_needs_the_first_picture(self) -> None:
+        batch = self.batch()
+        del batch["scene"]
+        with pytest.raises(DatasetError, match="scene"):
+            self.learner().update(batch)
+
+    def test_save_load_and_export_keep_it(self, tmp_path: Path) -> None:
+        one = self.learner()
+        one.update(self.batch())
+        one.save(tmp_path / "learner")
+        one.export(tmp_path / "export", half=False)
+        rng = np.random.default_rng(0)
+        observation = {"image": rng.integers(0, 255, (16, 16, 3), np.uint8), "pose": np.full(6, 0.1, np.float32)}
+        decisions = []
+        for policy in (one.policy(), *(FospLearner.load_policy(tmp_path / name) for name in ("learner", "export"))):
+            policy.reset(0)
+            decisions.append(policy.act(observation, deterministic=True).action)
+        assert np.array_equal(decisions[0], decisions[1]) and np.array_equal(decisions[0], decisions[2])
+
+    def test_the_policy_remembers_the_first_picture(self) -> None:
+        one, rng = self.learner(), np.random.default_rng(0)
+        for _ in range(3):
+            one.update(self.batch())
+        frames = rng.integers(0, 255, (3, 16, 16, 3), np.uint8)
+        pose = np.full(6, 0.1, np.float32)
+        probabilities = []
+        for first in (0, 1):
+            policy = one.policy()
+            policy.reset(0)
+            policy.act({"image": frames[first], "pose": pose}, deterministic=True)
+            # A fresh latent state, so that the view alone can tell.
+            policy._state = None
+            probabilities.append(policy.act({"image": frames[2], "pose": pose}, deterministic=True).violation_probability)
+        assert probabilities[0] != probabilities[1]

@@ -330,6 +330,7 @@ def test_a_step_of_the_clock_is_a_fault(step: float) -> None:
     rig = moving()
     rig.talking.remove("clock")
     rig.gate.clock.told(rig.now, rig.clock + step)
+    rig.send(FORWARD, age=1.0)  # one that the step makes look old
     assert rig.tick(policy=FORWARD).reason == "clock_step"
     assert f"{step:+.2f}" in rig.gate.detail
 

@@ -11,7 +11,11 @@ SOURCE = Path(__file__).with_name("clock.c")
 
 
 class SteppedClock:
-    """`environment` makes a process follow it; `step` moves it for all of them at once."""
+    """`environment` makes a process follow it; `step` moves it for all of them at once.
+
+    What it covers: every stamp and age that the nodes take from their ROS clock or from Python. What it does not: the
+    middleware's own clock, which stays.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._library, file = directory / "clock.so", directory / "clock_offset"

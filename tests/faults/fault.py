@@ -70,6 +70,7 @@ def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
     deadline = before + DIAGNOSIS
     while not (line := world.diagnosed(pattern, before)) and not fault.told and time.monotonic() < deadline:
         time.sleep(0.05)
+    world.poll()
     reason = next((s.reason for t, s in reversed(world.statuses) if t >= before and s.reason), "")
     where = world.watch.position()
     healing = time.monotonic()

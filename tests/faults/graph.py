@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.faults.clock import SteppedClock
-from tests.faults.policy import steady_checkpoint
 from tests.faults.senders import Sender
 from tests.faults.world import FaultWorld, hurry
 from tests.ros.graph import ros_graph
@@ -29,7 +28,7 @@ def fault_world(directory: Path) -> Iterator[FaultWorld]:
     for folder in (logs, recordings):
         folder.mkdir(parents=True, exist_ok=True)
     clock = SteppedClock(logs)
-    checkpoint = steady_checkpoint(directory / "checkpoint")  # before anything runs beside it
+    checkpoint = directory / "checkpoint"
     with alone(), small_disk(recordings), ros_graph(logs) as graph:
         graph.environment |= clock.environment
         running = SafeReachGraph(graph, FCI_ADDRESS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -26,3 +27,7 @@ def steady_checkpoint(directory: Path) -> Path:
         output.bias[1], output.bias[actions:] = SPEED, SURE
     learner.save(directory)
     return directory
+
+
+if __name__ == "__main__":
+    steady_checkpoint(Path(sys.argv[1]))

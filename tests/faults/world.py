@@ -6,9 +6,13 @@ import contextlib
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +22,17 @@ from rclpy.context import Context
 from safe_policy_interfaces.msg import EpisodeSaved, GateStatus
 from safe_policy_ros import qos
 from safe_policy_ros.client import GraphClient
+from safe_policy_ros.graph_link import COMPANIONS
+from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
+from safe_policy_ros.heartbeat import heartbeat_topic
 from safe_policy_ros.spinner import Spinner
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
+from robot_bringup.environment import ROOT
 from safe_policy_core.data.episodes import read_episode
 from safe_policy_core.errors import UserError
-from safe_policy_core.scheduling import CONTROL_PRIORITY, NICENESS, come_first, step_back
+from safe_policy_core.scheduling import CAMERA_PRIORITY, CONTROL_PRIORITY, come_first, step_back
 from tests.faults.clock import SteppedClock
 from tests.faults.rest import ArmWatch
 from tests.faults.senders import Sender
@@ -32,6 +41,8 @@ from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph
 
 MOVING = 0.05
 """[m/s] A fault is injected when the arm is faster than this."""
+WAITING = 500
+"""Messages that may wait until the suite looks."""
 READY = {"franka": "ready", "safety_gate": "ready", "camera": "ready", "teleop": "ready", "recorder": "ready",
          "policy": "policy fosp", "fine_tuner": "ready", "scene": "ready"}
 """What a node's log says once it works."""
@@ -53,9 +64,17 @@ class FaultWorld:
         self.statuses: deque[tuple[float, GateStatus]] = deque(maxlen=500)
         self.said: deque[tuple[float, str]] = deque(maxlen=400)
         self._finished: dict[Path, str] = {}
-        node.create_subscription(GateStatus, "/safety_gate/status", self._on_status, qos.STATUS)
-        node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
-        node.create_subscription(EpisodeSaved, "/episode/saved", self._on_saved, qos.EPISODE_SAVED)
+        self._heard = dict.fromkeys(COMPANIONS, 0.0)
+        group = TakenByHand()
+        heard: tuple[tuple[type, str, Any, Callable[[Any, float], None]], ...] = (
+            (GateStatus, "/safety_gate/status", qos.STATUS, self._on_status),
+            (DiagnosticArray, "/diagnostics", qos.STATUS, self._on_diagnostics),
+            (EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED, self._on_saved),
+            *((Header, heartbeat_topic(name), qos.COMMAND, partial(self._on_beat, name)) for name in COMPANIONS))
+        self._taps = [(subscribe(node, kind, topic, profile, group, WAITING), handle)
+                      for kind, topic, profile, handle in heard]
+        self._clock = ReceiveClock()
+        self._polling = threading.Lock()
         self._services = {name: node.create_client(Trigger, f"/safety_gate/{name}") for name in ("arm", "stop")}
         self._recover = node.create_client(Trigger, "/franka/recover")
         self._spinner = Spinner(node)
@@ -69,27 +88,46 @@ class FaultWorld:
 
     # Hearing
 
-    def _on_status(self, message: GateStatus) -> None:
-        self._status = time.monotonic(), message
+    def poll(self) -> None:
+        """Takes what has come: at the suite's leisure, since every processor cycle of it is one less for the graph."""
+        with self._polling:
+            now, system_ns = look()
+            for subscription, handle in self._taps:
+                for message, info in take(subscription):
+                    handle(message, self._clock.received(info["received_timestamp"], now, system_ns))
+            self._clock.looked(now)
+
+    def _on_status(self, message: GateStatus, received: float) -> None:
+        self._status = received, message
         self.statuses.append(self._status)
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+    def _on_diagnostics(self, message: DiagnosticArray, received: float) -> None:
         for status in message.status:
             values = " ".join(f"{pair.key}={pair.value}" for pair in status.values)
-            self.said.append((time.monotonic(), f"{status.name}: {status.message} {values}"))
+            self.said.append((received, f"{status.name}: {status.message} {values}"))
 
-    def _on_saved(self, message: EpisodeSaved) -> None:
+    def _on_beat(self, name: str, message: Header, received: float) -> None:
+        self._heard[name] = received
+
+    def complete(self) -> bool:
+        """Whether every process is heard that an episode cannot do without."""
+        self.poll()
+        return min(self._heard.values()) > time.monotonic() - 0.2
+
+    def _on_saved(self, message: EpisodeSaved, received: float) -> None:
         if message.success and message.hdf5_path:
             path = Path(message.hdf5_path)
             self._finished[path] = _digest(path)
 
     def gate(self) -> GateStatus | None:
         """The gate's newest status, None when it has been silent for half a second."""
+        self.poll()
         status = self._status
         return status[1] if status and time.monotonic() - status[0] < 0.5 else None
 
     def diagnosed(self, pattern: Any, since: float) -> str:
         """The first line of /diagnostics since then that matches, or ""."""
+        self.poll()
         return next((line for when, line in list(self.said) if when >= since and pattern.search(line)), "")
 
     def lost_episodes(self) -> int:
@@ -159,7 +197,10 @@ class FaultWorld:
 
     def await_ready(self, name: str) -> None:
         process = self.running.nodes[name]
-        wait_for(lambda: READY[name] in process.output or process.poll() is not None, READY_TIMEOUT, f"{name} is ready")
+        deadline = time.monotonic() + READY_TIMEOUT
+        while READY[name] not in process.output and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        calm(process.pid)
         if process.poll() is not None:
             raise RuntimeError(f"{name} ended with exit code {process.poll()}: {process.output[-800:]}")
 
@@ -172,7 +213,18 @@ class FaultWorld:
             self.start(name, wait=False)
         for name in dead:
             self.await_ready(name)
+        if dead:
+            time.sleep(1.0)  # until the others know of it
         return dead
+
+    def recover(self, heal: Callable[[FaultWorld], Any]) -> None:
+        """After a run that broke off: the fault is undone, and the episode over."""
+        with contextlib.suppress(AttributeError, OSError, subprocess.SubprocessError):  # it had not begun
+            heal(self)
+        with contextlib.suppress(RuntimeError, AssertionError):
+            self.heal()
+        self.end_episode()
+        time.sleep(5.0)
 
     # Motion
 
@@ -184,6 +236,7 @@ class FaultWorld:
 
     def drive_policy(self, seed: int, attempts: int = 4) -> None:
         """The policy moves the arm in an episode that is recorded. The start's pose and layout are those of `seed`."""
+        wait_for(self.complete, 20.0, "heartbeats of teleop, recorder and fine-tuner")
         for attempt in range(attempts):
             self.arm()
             self.result, started = {}, threading.Event()
@@ -219,6 +272,8 @@ class FaultWorld:
         if self.sender is not None:
             self.sender.close()
             self.sender = None
+        # By a process of its own: this one need not load torch.
+        subprocess.run([sys.executable, "-m", "tests.faults.policy", str(self.checkpoint)], cwd=ROOT, check=True)
         for name in ("teleop", "recorder", "policy", "fine_tuner"):
             self.start(name, wait=False)
         for name in ("teleop", "recorder", "policy", "fine_tuner"):
@@ -256,9 +311,18 @@ class FaultWorld:
 
 
 def hurry(pid: int) -> None:
-    """A process that is started again and again does not wait behind what else the machine does."""
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PGRP, pid, NICENESS)
+    """A process that is started again does not wait behind what else the machine does; the arm is at rest."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(CAMERA_PRIORITY))
+
+
+def calm(pid: int) -> None:
+    """Undoes `hurry`, but not what the process chose for itself."""
+    with contextlib.suppress(FileNotFoundError):
+        for thread in map(int, os.listdir(f"/proc/{pid}/task")):
+            with contextlib.suppress(ProcessLookupError):
+                if os.sched_getscheduler(thread) == os.SCHED_RR:
+                    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _digest(path: Path) -> str:

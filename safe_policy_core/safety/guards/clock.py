@@ -11,21 +11,27 @@ class ClockGuard:
     def __init__(self, max_step: float) -> None:
         self._max_step = max_step
         self._offset: float | None = None
-        self._stepped = 0.0
+        self.stepped = 0.0
+        """[s] The step that was seen since the last question, 0 for none."""
 
     def told(self, now: float, clock: float) -> None:
         """Both clocks at one moment [s]."""
         offset = clock - now
         if self._offset is not None and abs(offset - self._offset) > self._max_step:
-            self._stepped = offset - self._offset
+            self.stepped = offset - self._offset
         self._offset = offset
 
+    @property
+    def detail(self) -> str:
+        return f"the clock stepped by {self.stepped:+.2f} s"
+
     def check(self, now: float, drive: Drive) -> Verdict:
-        step, self._stepped = self._stepped, 0.0
-        return Verdict("clock_step", f"the clock stepped by {step:+.2f} s") if step else CLEAR
+        detail, stepped = self.detail, self.stepped
+        self.stepped = 0.0
+        return Verdict("clock_step", detail) if stepped else CLEAR
 
     def cause(self, now: float) -> str:
         return ""
 
     def begin(self, now: float) -> None:
-        self._stepped = 0.0
+        self.stepped = 0.0
