@@ -13,8 +13,10 @@ TORCH_ARGS ?=
 SCRATCH ?= 0
 # Extra arguments for pytest: make test PYTEST_ARGS='tests/core -k fosp'
 PYTEST_ARGS ?=
+# Extra arguments for the fault suite, for instance '--soak 600' for the run in which nothing may trip.
+FAULT_ARGS ?=
 
-.PHONY: help setup demo test bench lint lock clean
+.PHONY: help setup demo test bench faults lint lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +32,9 @@ test: setup  ## every test
 
 bench: setup  ## speed figures into results/bench.json
 	@$(PY) -m robot_bringup.run $(PY) -m robot_bringup.bench
+
+faults: setup  ## faults injected into the running graph, into results/faults.csv (FAULT_ARGS='--runs 2 --only NAME')
+	@$(PY) -m robot_bringup.run $(PY) -m tests.faults $(FAULT_ARGS)
 
 lint: setup  ## ruff, and mypy on the core and the gate
 	@$(VENV)/bin/ruff check .
