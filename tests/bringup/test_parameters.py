@@ -29,6 +29,7 @@ def test_the_gate_keeps_the_limits_of_the_task() -> None:
 def test_watchdogs_are_those_of_the_architecture() -> None:
     times = GateConfig.from_mapping(parameters("safety_gate.yaml", "safety_gate")).times
     assert (times.command_timeout, times.state_timeout, times.teleop_hold) == (0.15, 0.1, 0.5)
+    assert (times.camera_timeout, times.heartbeat_timeout) == (0.2, 0.2)
 
 
 def test_the_arm_is_as_stiff_as_in_the_direct_environment() -> None:
