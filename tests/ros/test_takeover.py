@@ -326,7 +326,7 @@ def test_a_session_whose_learner_hangs_ends_and_goes_on_at_the_same_episode(
         wait_for(lambda: "ready" in graph.nodes["fine_tuner"].output, READY_TIMEOUT, "the learner")
 
     def tune(session: FinetuneSession) -> dict:
-        return finetune_over_ros("original", 3, 2, checkpoint, out, seed=70, data=[data], arm=True, session=session)
+        return finetune_over_ros("original", 2, 2, checkpoint, out, seed=70, data=[data], arm=True, session=session)
 
     identity = {"task": "original"}
     start_tuner()
@@ -344,12 +344,13 @@ def test_a_session_whose_learner_hangs_ends_and_goes_on_at_the_same_episode(
     start_tuner()
     result = tune(FinetuneSession.resume(out, identity))
     witness.on_running = None
-    assert [row["seed"] for row in result["episodes"]] == [70, 71, 72]
-    assert len({row["path"] for row in result["episodes"]}) == 3
+    assert [row["seed"] for row in result["episodes"]] == [70, 71]
+    assert len({row["path"] for row in result["episodes"]}) == 2 == len(list((out / "episodes").glob("*.h5")))
     assert result["episodes"][1]["metrics"]["rolled_back"] == 0
     online = read_manifest(result["checkpoint"])["extra"]["online"]
-    assert (online["updates"], online["episodes"]) == (6, 3)
+    assert (online["updates"], online["episodes"]) == (4, 2)
     assert online["origin"] == read_manifest(checkpoint)["sha256"]
-    acted = read_episode(Path(result["files"][2]))
-    assert acted.metadata["checkpoint_sha256"] == result["episodes"][2]["acted_sha256"]
+    acted = read_episode(Path(result["files"][1]))
+    assert acted.metadata["checkpoint_sha256"] == result["episodes"][1]["acted_sha256"]
+    assert result["episodes"][1]["acted_sha256"] == read_manifest(out / "versions" / "0001")["sha256"]
     assert acted.metadata["replay"].startswith("overridden")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -35,8 +36,11 @@ class OperatorConsole:
 
     @classmethod
     def of_this_process(cls, label: Label) -> OperatorConsole:
-        """On standard input where that is a terminal."""
-        return cls(Terminal(sys.stdin.fileno()) if sys.stdin is not None and sys.stdin.isatty() else None, label)
+        """On standard input where that is a terminal and this process is in its foreground: one in the background
+        that touches it would be stopped by the kernel."""
+        if sys.stdin is None or not sys.stdin.isatty() or os.tcgetpgrp(sys.stdin.fileno()) != os.getpgrp():
+            return cls(None, label)
+        return cls(Terminal(sys.stdin.fileno()), label)
 
     def poll(self, now: float) -> None:
         """Takes the keys that were pressed; now [s, steady clock]."""
