@@ -14,6 +14,7 @@ from safe_policy_core.methods.fosp.equations import (
     expectile_loss,
     lambda_returns,
     offline_weight,
+    offline_weight_product,
     one_step_target,
     online_weight,
     violation_target,
@@ -100,6 +101,12 @@ class TestWeights:
         assert weight.item() == pytest.approx(100)
         weight = offline_weight(torch.tensor([0.25]), torch.tensor([5.0]), torch.tensor([0.0]), 10.0, 10.0, 100.0)
         assert weight.item() == pytest.approx(25 + 0.75)
+
+    def test_in_the_product_reward_cannot_outvote_danger(self) -> None:
+        arguments = torch.tensor([0.1]), torch.tensor([1.0]), torch.tensor([1.0]), 10.0, 10.0, 100.0
+        # A fast way through an obstacle where a violation is likely: u = 0.1.
+        assert offline_weight(*arguments).item() == pytest.approx(0.1 * 100 + 0.9 * math.exp(-10))
+        assert offline_weight_product(*arguments).item() == pytest.approx(math.exp(0.1 * 10 - 0.9 * 10))
 
     def test_online(self) -> None:
         weight = online_weight(torch.tensor([0.75]), torch.tensor([0.1]), torch.tensor([0.2]), 10.0, 5.0)

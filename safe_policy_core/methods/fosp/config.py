@@ -67,6 +67,8 @@ class FospConfig:
     expansion_temperature: float = 0.1
     """Alpha of eq. 21: probabilities are the softmax of Q~ / alpha. The paper prints 10, with which values in
     [-1, 1] give a nearly even choice; PEX, from which it is taken, uses 10 as the inverse temperature."""
+    candidates: int = 1
+    """Actions that each policy proposes: with 1 the paper's; with more, eq. 21 chooses among all of them by Q~."""
     new_actor: Literal["offline", "fresh"] = "offline"
     """What the second policy of fine-tuning starts from."""
     online_imitation: float = 0.0

@@ -74,11 +74,16 @@ class FospModel(nn.Module):
             self.actor.load_state_dict(fresh.state_dict())
 
     def moving_context(self, around: Surroundings) -> Callable[[Tensor], Tensor] | None:
-        """Makes of each action in turn, from `around` on, the context after it (N, size)."""
+        """Makes of each action in turn, from `around` on, the context after it (N, size), without a graph.
+
+        The penalty of eq. 20 reaches the actor through the latent state alone: through the pictures it would
+        cost a third of a training step.
+        """
         view, place = self.tool_view, around
         if view is None:
             return None
 
+        @torch.no_grad()
         def after(action: Tensor) -> Tensor:
             nonlocal place
             place = view.after(place, action)
@@ -102,24 +107,26 @@ class FospModel(nn.Module):
         return expansion_utility(self.reward.critic(features, action), self.cost.critic(features, action),
                                  bounds[0], bounds[1])
 
-    def choose(self, features: Tensor, generator: torch.Generator | None) -> Choice:
-        """Actions at (N, features): draws, or without a generator the modes and the likelier policy."""
+    def proposals(self, features: Tensor, generator: torch.Generator, greedy: bool) -> Tensor:
+        """(N, policies * candidates, action_dim), the offline policy's first: draws; the mode leads if `greedy`."""
         actors = [self.actor] if self.offline_actor is None else [self.offline_actor, self.actor]
         actions = []
         for actor in actors:
-            distribution = actor(features)
-            if generator is None:
-                actions.append(distribution.mode)
-            else:
-                actions.append(distribution.sample(torch.randn(distribution.mean.shape, generator=generator,
-                                                               device=features.device)))
-        if len(actors) == 1:
-            return Choice(actions[0], torch.zeros(len(features), dtype=torch.long, device=features.device))
-        stacked = torch.stack(actions, 1)
-        states = features.unsqueeze(1).expand(-1, 2, -1)
-        probabilities = expansion_probabilities(self.utility(states, stacked), self.config.expansion_temperature)
-        if generator is None:
-            chosen = probabilities.argmax(-1)
-        else:
-            chosen = torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
-        return Choice(stacked[torch.arange(len(features)), chosen], chosen)
+            distribution, count = actor(features), self.config.candidates - int(greedy)
+            actions += [distribution.mode] if greedy else []
+            for _ in range(count):
+                noise = torch.randn(distribution.mean.shape, generator=generator, device=features.device)
+                actions.append(distribution.sample(noise))
+        return torch.stack(actions, 1)
+
+    def choose(self, features: Tensor, generator: torch.Generator, greedy: bool = False) -> Choice:
+        """Actions at (N, features): one of `proposals`, drawn by eq. 21, or the likeliest when `greedy`."""
+        actions = self.proposals(features, generator, greedy)
+        count = actions.shape[1]
+        if count == 1:
+            return Choice(actions[:, 0], torch.zeros(len(features), dtype=torch.long, device=features.device))
+        utility = self.utility(features.unsqueeze(1).expand(-1, count, -1), actions)
+        probabilities = expansion_probabilities(utility, self.config.expansion_temperature)
+        chosen = probabilities.argmax(-1) if greedy \
+            else torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+        return Choice(actions[torch.arange(len(features)), chosen], chosen // self.config.candidates)

@@ -43,7 +43,7 @@ class FospPolicy(Policy):
             around = model.tool_view.surroundings({**tensors, SCENE: self._scene})
             self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
-        choice = model.choose(features, None if deterministic else self._generator)
+        choice = model.choose(features, self._generator, greedy=deterministic)
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(
