@@ -58,8 +58,9 @@ class Process:
         self.name, self.log = name, log
         # A child of a prompt test must not load its libraries ahead of a gate that is running.
         with log.open("wb") as output, ordinary():
-            self._process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output,
-                                             stderr=subprocess.STDOUT, start_new_session=True)
+            # A test that is killed must not leave a real-time graph behind that takes the machine.
+            self._process = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *command], cwd=ROOT, env=environment,
+                                             stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
     @property
     def pid(self) -> int:
