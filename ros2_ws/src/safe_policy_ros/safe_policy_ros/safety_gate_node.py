@@ -36,6 +36,8 @@ from safe_policy_ros.required_parameters import Kind, Number, Numbers, Text, dec
 NAME = "safety_gate"
 STATUS_TICKS, GRAPH_TICKS, REPORT_TICKS = 2, 10, 100
 """Ticks between two messages of status, looks at who publishes, and diagnostics."""
+SHORTEST_TICK = 0.003
+"""[s] Commands that come faster than this wait for each other: no sender may keep this process busy."""
 CLOCKS_APART = 0.002
 """[s] Longest time between two looks at the steady clock, with one at the ROS clock in between."""
 CALLBACKS_TIMEOUT = 10.0
@@ -97,7 +99,7 @@ class SafetyGateNode(LifecycleNode):
         self._lock = threading.Lock()
         self._gate: SafetyGate | None = None
         self._active = False
-        self._next_tick = time.monotonic()
+        self._next_tick = self._last_tick = time.monotonic()
         self._record = TickRecord()
         self._ticks = 0
         self._said: tuple[int, str, int] | None = None
@@ -180,12 +182,13 @@ class SafetyGateNode(LifecycleNode):
 
     def work(self) -> bool:
         """One period of the gate; called again and again by the main thread."""
-        self._next_tick += GATE_PERIOD
-        now = time.monotonic()
-        if self._next_tick > now:
-            time.sleep(self._next_tick - now)
-            now = time.monotonic()
-        late, self._next_tick = now - self._next_tick, max(self._next_tick, now - GATE_PERIOD)
+        came = self._wait(self._next_tick + GATE_PERIOD)
+        now = self._last_tick = time.monotonic()
+        if came:
+            late = 0.0  # a tick between two of the clock's, so that no command waits for the next
+        else:
+            late = now - self._next_tick - GATE_PERIOD
+            self._next_tick = max(self._next_tick + GATE_PERIOD, now - GATE_PERIOD)
         if now - self._callbacks_alive > CALLBACKS_TIMEOUT and late < CALLBACKS_TIMEOUT:
             raise RobotUnavailableError(f"{NAME}: no callback ran for {now - self._callbacks_alive:.1f} s")
         with self._lock:
@@ -206,6 +209,14 @@ class SafetyGateNode(LifecycleNode):
             self._record.add(late, time.monotonic() - now)
             self._speak(gate, decision)
         return True
+
+    def _wait(self, until: float) -> bool:
+        """Until the next tick is due; True when a command came before, but no sooner than `SHORTEST_TICK`."""
+        now = time.monotonic()
+        rest = min(until, self._last_tick + SHORTEST_TICK) if self._active else until
+        if rest > now:
+            time.sleep(rest - now)
+        return self._active and until > time.monotonic() and self._inputs.wait(until - time.monotonic())
 
     def _look_at_clocks(self, gate: SafetyGate) -> None:
         before, clock, after = time.monotonic(), self._clock_seconds(), time.monotonic()
