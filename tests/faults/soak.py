@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from safe_policy_interfaces.msg import GateStatus
 from tqdm import tqdm
 
-from tests.faults.system_faults import BURN
+from tests.faults.system_faults import burners
 from tests.faults.world import FaultWorld
 
 
@@ -20,7 +19,7 @@ def soak(world: FaultWorld, seconds: float) -> int:
     """Episodes of the policy, one after the other, beside one computing process for each core. Returns 1 for a trip."""
     world.add_episodes()
     world.arm()
-    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(os.cpu_count() or 1)]
+    load = burners(os.cpu_count() or 1)
     trips: list[str] = []
     episodes, began, moved = 0, time.monotonic(), 0.0
     try:
@@ -41,10 +40,10 @@ def soak(world: FaultWorld, seconds: float) -> int:
                 bar.n = round(passed)
                 bar.set_postfix(episodes=episodes, trips=len(trips))
     finally:
-        for burner in burners:
+        for burner in load:
             burner.kill()
     result = {"seconds": round(time.monotonic() - began, 1), "episodes": episodes, "metres": round(moved, 2),
-              "false_trips": len(trips), "trips": trips, "burners": len(burners)}
+              "false_trips": len(trips), "trips": trips, "burners": len(load)}
     Path(world.graph.directory).parent.joinpath("soak.json").write_text(json.dumps(result, indent=1) + "\n")
     sys.stdout.write(json.dumps(result) + "\n")
     return 1 if trips else 0

@@ -20,6 +20,7 @@ from safe_policy_ros.messages import image_to_msg
 from sensor_msgs.msg import Image
 
 from safe_policy_core.errors import UserError
+from safe_policy_core.scheduling import ordinary
 from tests.faults.fault import POLICY, SENDER, Action, Fault
 from tests.faults.world import FaultWorld
 from tests.ros.graph import CONFIG, wait_for
@@ -126,11 +127,18 @@ class BrokenStatus:
         world.node.destroy_publisher(self._publisher)
 
 
+def burners(count: int) -> list[subprocess.Popen]:
+    """Processes that do nothing but compute, as ordinary ones: the suite itself comes first, and so would its
+    children, which then starve the machine instead of loading it."""
+    with ordinary():
+        return [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(count)]
+
+
 class Load:
     """Two processes for each core that do nothing but compute, and then the policy hangs."""
 
     def inject(self, world: FaultWorld) -> float:
-        self._burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(2 * (os.cpu_count() or 1))]
+        self._burners = burners(2 * (os.cpu_count() or 1))
         time.sleep(0.5)
         began = time.monotonic()
         world.running.nodes["policy"].signal(signal.SIGSTOP)
@@ -207,7 +215,7 @@ FAULTS = (
     Fault("parameter_out_of_range", SENDER, wrong_parameter, "no target", told=True),
     Fault("clock_step_forward", POLICY, _step_clock(STEP), "clock_step", set_clock_right),
     Fault("clock_step_back", POLICY, _step_clock(-STEP), "clock_step", set_clock_right),
-    Fault("disk_full", POLICY, full_disk, "recorder", empty_disk),
+    Fault("disk_full", POLICY, full_disk, "recorder: recording", empty_disk),
     Fault("callback_exception", POLICY, _status.inject, "pose: expected|stale_command|supervisor_lost", _status.heal),
     Fault("load_both_cores", POLICY, _load.inject, "stale_command|supervisor_lost", _load.heal),
     Fault("fci_cut", POLICY, cut_fci, "stale_state|stale_wrench|silent", join_fci),
