@@ -44,7 +44,7 @@ class Pretrain:
     """Gradient steps."""
 
     preset: str = "small"
-    """Named configuration of the method (fosp: small, full; bc: small, all)."""
+    """Named configuration of the method (fosp: small, tabletop, full; bc: small, all)."""
 
     set: tuple[str, ...] = ()
     """Single settings of the configuration: name=value ..."""

@@ -5,10 +5,15 @@ Deviations from the paper's text, each with the equation it replaces:
 - Eq. 9, 10: squared errors are minimised (the minus signs are slips); with `two_hot_critics`
   cross entropies of two-hot targets take their place, as in DreamerV3. Each Q is also drawn to its slow copy.
 - Eq. 7: trained on recorded and on imagined steps; Q is the pessimistic slow one of two networks.
+- Eq. 19: advantages are divided by their own percentile range (the paper: by that of returns, at least 1), and
+  the two exponentials are multiplied, not added (see `FospConfig.advantage_scale` and `weight_form`).
 - Eq. 20: the penalty is evaluated on imagined states reached through the actor's own actions.
   At recorded states, as printed, it is constant in the actor.
 - Eq. 21: alpha defaults to 0.1 (see `FospConfig.expansion_temperature`).
 - Eq. 23: the weight acts on the new actor's own imagined actions (policy gradient).
+- Eq. 21: with `candidates` above 1 each policy proposes several actions.
+- Where the camera is calibrated, every head also sees the picture around the tool (`vision.ToolView`), and
+  recorded episodes are joined by copies with added obstacles (`data.virtual_obstacles`).
 - Eq. 30: p is the probability of a violation and u of section 4.2 is 1 - p.
 """
 
