@@ -98,6 +98,11 @@ class RecordingSession:
         if self.episode_id is not None and self._end_at is None:
             self._end_at = now + self._tail
 
+    @property
+    def failure(self) -> str:
+        """Why the episode that runs is no longer recorded, "" while it is."""
+        return self._error if self.episode_id is not None else ""
+
     def due(self, now: float) -> bool:
         """Whether it is time to call `finish`."""
         return self._end_at is not None and now >= self._end_at

@@ -121,6 +121,7 @@ class PolicyNode(Node):
             self._fault = _failed(error).message
             self._report()
             if not isinstance(error, UserError):
+                self._env.graph.stop_gate()  # nobody knows what else is wrong: a person has to look and arm again
                 raise
             self.get_logger().error(str(error))
             return "abort", _failed(error)

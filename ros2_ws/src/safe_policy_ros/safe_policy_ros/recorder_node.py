@@ -10,16 +10,18 @@ from importlib import import_module
 from pathlib import Path
 
 import rclpy.clock
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from safe_policy_interfaces.msg import EpisodeSaved, EpisodeState
+from std_srvs.srv import Trigger
 
 from data_collection.conversion import IMAGE_TOPIC, STEP_TOPIC, convert_file
 from data_collection.recording.session import Recorded, RecordingSession, Sample
 from safe_policy_core.errors import UserError
-from safe_policy_ros import qos
+from safe_policy_ros import health, qos
 from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.heartbeat import Heartbeat
 from safe_policy_ros.node_process import run_node
@@ -65,6 +67,9 @@ class RecorderNode(Node):
             own_topics={STEP_TOPIC})
         self._convert = declare(self, "convert", True, "make the HDF5 file beside each recording")
         self._saved = self.create_publisher(EpisodeSaved, "/episode/saved", qos.EPISODE_SAVED)
+        self._health = self.create_publisher(DiagnosticArray, health.TOPIC, qos.STATUS)
+        self._stop = self.create_client(Trigger, "/safety_gate/stop")
+        self._stopped: str | None = None
         self._worker = ThreadPoolExecutor(1, "convert")
         self._closed = False
         # raw: messages go into the file as the bytes that came; only the episode's state is read.
@@ -93,8 +98,17 @@ class RecorderNode(Node):
                 self._on_state(sample)
             else:
                 self._session.add(sample)
+        if self._session.failure and self._session.episode_id != self._stopped:
+            self._stop_arm(self._session.failure)
         if self._session.due(time.monotonic()):
             self._finish()
+
+    def _stop_arm(self, why: str) -> None:
+        """An episode that cannot be recorded does not go on: its steps and costs would be lost."""
+        self._stopped = self._session.episode_id
+        self._health.publish(health.health_message(NAME, health.ERROR, why, {}, self.get_clock().now().nanoseconds))
+        if self._stop.service_is_ready():
+            self._stop.call_async(Trigger.Request())
 
     def _on_state(self, sample: Sample) -> None:
         state: EpisodeState = deserialize_message(sample.data, EpisodeState)
