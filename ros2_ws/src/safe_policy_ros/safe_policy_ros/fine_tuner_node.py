@@ -147,7 +147,8 @@ def _failed(error: Exception) -> FineTune.Result:
 
 
 def main() -> None:
-    os.nice(NICENESS)
+    # Absolute: started by a process that comes first, a relative step would only bring it to everybody's level.
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
     torch.set_num_threads(1)
     sys.exit(run_node(FineTunerNode, NAME))
 
