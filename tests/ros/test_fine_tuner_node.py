@@ -110,4 +110,4 @@ def test_no_learning_while_an_episode_runs(client, graph: Graph, settings: dict)
 
 
 def test_learning_gives_way_to_the_control_loops(node: Process) -> None:
-    assert os.getpriority(os.PRIO_PROCESS, node.pid) >= 10
+    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, node.pid) >= 10, 20.0, "the learner behind ordinary processes")
