@@ -11,9 +11,10 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import torch
 
 from safe_policy_core.interfaces import Spec, Specs
-from safe_policy_core.methods.fosp import FospConfig
+from safe_policy_core.methods.fosp import FospConfig, FospLearner
 from safe_policy_core.world_model import WorldModelConfig
 
 STATE_SPECS = Specs({"vector": Spec("observation/vector", (2,))}, Spec("action", (2,), "float32", -1.0, 1.0))
@@ -62,6 +63,21 @@ class PointWorld:
         done = bool(self.position[0] > 1)
         cost = float(np.linalg.norm(self.position) < RADIUS)
         return self.position.astype(np.float32), float(done), cost, done, self.steps >= LIMIT
+
+
+def learner(specs: Specs = STATE_SPECS, seed: int = 0, **changes: object) -> FospLearner:
+    return FospLearner(specs, tiny_config(**changes), seed)
+
+
+def weights(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten().clone() for parameter in module.parameters()])
+
+
+def train(one: FospLearner, steps: int, first: int = 0) -> dict[str, float]:
+    metrics = {}
+    for step in range(first, first + steps):
+        metrics = one.update(random_batch(one.specs, seed=step))
+    return metrics
 
 
 def demonstration(rng: np.random.Generator, through: bool) -> dict[str, np.ndarray]:
