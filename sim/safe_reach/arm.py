@@ -1,19 +1,50 @@
-"""franky_sim's FR3 with its per-cycle reads and writes as array slices: a third less work per millisecond."""
+"""franky_sim's FR3 with little work per millisecond: its reads and writes are array slices, and what only a position or
+velocity command would need is worked out when it is asked for."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import mujoco
 import numpy as np
 from franky_sim.base_simulator import InnerRobotState
 from franky_sim.constants import DEFAULT_INITIAL_JOINT_POS
+from franky_sim.franka_robot_state import FrankaRobotState
 from franky_sim.mujoco_simulator import FrankaMujocoRobot, MujocoSimulator
+
+PERIOD = 0.001
+"""Of physics and of libfranka's protocol [s]."""
 
 HAND_STIFFNESS, HAND_DAMPING = 1000.0, 50.0
 """Of each closed finger [N/m], [Ns/m]."""
 
 
+ALWAYS_TRACKED = ("dq", "tau_J", "dtau_J", "tau_J_d")
+"""Of franky_sim's tracked components: those whose filters must see every cycle of a torque-controlled motion."""
+
+
+class _Moment:
+    """The last cycle, kept in a component's place, for the components that are worked out later."""
+
+    time, state = 0.0, None
+
+    def finalize(self, time: float, state: InnerRobotState) -> None:
+        self.time, self.state = time, state
+
+
 class ClosedHandArm(FrankaMujocoRobot):
-    """An arm whose fingers are held closed; gripper commands are accepted and have no effect."""
+    """An arm whose fingers are held closed; gripper commands are accepted and have no effect.
+
+    changes: how often its parameters (load, frames) were set.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.changes = 0
+        self._moment = _Moment()
+        self._components = self._tracked_state_components
+        self._tracked_always = {name: self._components[name] for name in ALWAYS_TRACKED} | {"": self._moment}
+        self._torque_only = False
 
     def _attach_to_scene(self, model: mujoco.MjModel, data: mujoco.MjData, prefix: str) -> None:
         super()._attach_to_scene(model, data, prefix)
@@ -34,6 +65,63 @@ class ClosedHandArm(FrankaMujocoRobot):
 
     def _pre_step(self) -> None:
         """The springs of `close_hand` hold the fingers."""
+
+    def torque_control(self, torques: Any, has_new_command: bool = True) -> None:
+        self._torque_only = True
+        super().torque_control(torques, has_new_command)
+
+    def _joint_position_control(self, target_q: np.ndarray) -> None:
+        super()._joint_position_control(target_q)
+        self._torque_only = False  # the torque came from a position command
+
+    def _joint_velocity_control(self, target_dq: np.ndarray) -> None:
+        super()._joint_velocity_control(target_dq)
+        self._torque_only = False
+
+    def _post_step(self) -> None:
+        if self._torque_only:
+            self._tracked_state_components = self._tracked_always
+            try:
+                super()._post_step()
+            finally:
+                self._tracked_state_components = self._components
+        else:
+            self._moment.state = None
+            super()._post_step()
+
+    @property
+    def state(self) -> FrankaRobotState:
+        if self._moment.state is not None:
+            for component in self._components.values():
+                component.finalize(self._moment.time, self._moment.state)
+        return super().state
+
+    @property
+    def desired_torque(self) -> np.ndarray:
+        """(7,) of the last command, without gravity [Nm]."""
+        return self._components["tau_J_d"].get(self._moment.time)
+
+    @property
+    def torque_rate(self) -> np.ndarray:
+        """(7,) filtered [Nm/s]."""
+        return self._components["dtau_J"].get(self._moment.time)
+
+    @property
+    def acceleration(self) -> np.ndarray:
+        """(7,) of the joints, filtered [rad/s^2]."""
+        return self._components["dq"].observers["fd"].last_derivative
+
+    def set_load(self, *arguments: Any) -> None:
+        super().set_load(*arguments)
+        self.changes += 1
+
+    def set_NE_T_EE(self, ne_t_ee: tuple[float, ...]) -> None:
+        super().set_NE_T_EE(ne_t_ee)
+        self.changes += 1
+
+    def set_EE_T_K(self, ee_t_k: tuple[float, ...]) -> None:
+        super().set_EE_T_K(ee_t_k)
+        self.changes += 1
 
 
 class ArmSimulator(MujocoSimulator):

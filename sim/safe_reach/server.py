@@ -15,12 +15,13 @@ import time
 from typing import Any
 
 import numpy as np
-from franky_sim import SimulationServer
 
 from safe_policy_core.errors import RobotUnavailableError, UserError
 from safe_policy_core.scheduling import come_first
 from sim.safe_reach import task
+from sim.safe_reach.arm import PERIOD
 from sim.safe_reach.contacts import ContactMonitor
+from sim.safe_reach.fci import ArmSimulationServer
 from sim.safe_reach.link import DEFAULT_ADDRESS, parse_address
 from sim.safe_reach.link_server import LinkServer
 from sim.safe_reach.scene import SHAPES, Scene, build_simulator
@@ -29,8 +30,6 @@ from sim.safe_reach.snapshot import SnapshotWriter, memory_path
 
 log = logging.getLogger("safe_reach.server")
 
-PERIOD = 0.001
-"""[s]."""
 PUBLISH_EVERY = 10
 """Physics steps between two snapshots."""
 MAX_DELAY = 0.05
@@ -54,7 +53,7 @@ class SafeReachServer:
         self._link = LinkServer(self._link_port, self._handle)
         self._simulator = build_simulator()
         self._simulator.__enter__()
-        self._fci = SimulationServer(self._simulator, **self._hostnames)
+        self._fci = ArmSimulationServer(self._simulator, **self._hostnames)
         try:
             self._fci.init()
         except Exception as error:

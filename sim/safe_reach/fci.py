@@ -1,0 +1,139 @@
+"""franky_sim's robot interface, with the state of a torque-controlled arm written as one record.
+
+franky_sim builds the state that goes to libfranka 1000 times a second from a tree of tracked components, a
+frozen dataclass and forty small packs: half of the whole simulated arm's processor time, which the rest of the
+graph then lacks on a machine with two cores. Under torque control, the mode of every motion here, nearly all of
+it is the measured state again, so it is written straight into the record. Any other mode takes franky_sim's own path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from franky_sim import SimulationServer
+from franky_sim.base_simulator import FiniteDifferenceTracker
+from franky_sim.franka_robot_protocol import MoveCommandControllerMode
+from franky_sim.franka_robot_server import FrankaRobotServer
+from franky_sim.franka_robot_state import FrankaRobotState
+from franky_sim.franka_server import FrankaServer
+
+from sim.safe_reach.arm import PERIOD, ClosedHandArm
+
+GRIPPER_EVERY = 20
+"""Cycles between two looks for a gripper client, as long as there is none."""
+
+STATE_RECORD = np.dtype([(name, "<f4", (size,)) for name, size in (
+    ("O_T_EE", 16), ("O_T_EE_d", 16), ("F_T_EE", 16), ("EE_T_K", 16), ("F_T_NE", 16), ("NE_T_EE", 16), ("m_ee", 1),
+    ("I_ee", 9), ("F_x_Cee", 3), ("m_load", 1), ("I_load", 9), ("F_x_Cload", 3), ("elbow", 2), ("elbow_d", 2),
+    ("tau_J", 7), ("tau_J_d", 7), ("dtau_J", 7), ("q", 7), ("q_d", 7), ("dq", 7), ("dq_d", 7), ("ddq_d", 7),
+    ("joint_contact", 7), ("cartesian_contact", 6), ("joint_collision", 7), ("cartesian_collision", 6),
+    ("tau_ext_hat_filtered", 7), ("O_F_ext_hat_K", 6), ("K_F_ext_hat_K", 6), ("O_dP_EE_d", 6), ("O_ddP_O", 3),
+    ("elbow_c", 2), ("delbow_c", 2), ("ddelbow_c", 2), ("O_T_EE_c", 16), ("O_dP_EE_c", 6), ("O_ddP_EE_c", 6),
+    ("theta", 7), ("dtheta", 7), ("accelerometer_top", 18), ("accelerometer_bottom", 18))] + [
+    ("motion_generator_mode", "u1"), ("controller_mode", "u1"), ("errors", "u1", (41,)), ("reflex_reason", "u1", (41,)),
+    ("robot_mode", "u1"), ("control_command_success_rate", "<f4")])
+"""What goes over the network, as `FrankaRobotState.pack_state` lays it out."""
+
+
+class TorqueState:
+    """The record of a torque-controlled arm, filled anew in each cycle."""
+
+    def __init__(self, arm: ClosedHandArm, whole: FrankaRobotState) -> None:
+        """whole: gives everything that stays as it is during one motion."""
+        packed = whole.pack_state()
+        if len(packed) != STATE_RECORD.itemsize:
+            raise ValueError(f"franky_sim's state has {len(packed)} bytes, expected {STATE_RECORD.itemsize}")
+        self._arm = arm
+        self._record = np.frombuffer(bytearray(packed), STATE_RECORD)
+        row = self._record[0]
+        self._poses = [row[name] for name in ("O_T_EE", "O_T_EE_d", "O_T_EE_c")]
+        self._twists = [row[name] for name in ("O_dP_EE_d", "O_dP_EE_c")]
+        self._q, self._dq = [row["q"], row["q_d"]], [row["dq"], row["dq_d"]]
+        self._torques = [row["tau_J"], row["tau_ext_hat_filtered"]]
+        self._torque_d, self._dtorque = row["tau_J_d"], row["dtau_J"]
+        self._ddq, self._acceleration = row["ddq_d"], row["O_ddP_EE_c"]
+        self._elbows = [row[name] for name in ("elbow", "elbow_d")]
+        self._elbow_c, self._delbow_c, self._ddelbow_c = row["elbow_c"], row["delbow_c"], row["ddelbow_c"]
+        self._filter = FiniteDifferenceTracker()
+        self._time = 0.0
+
+    def pack(self) -> bytes:
+        """The record after the step just made."""
+        arm, state = self._arm, self._arm.inner_state
+        q, dq = np.asarray(state.q), np.asarray(state.dq)
+        twist = arm.d_kinematics(q, dq)
+        acceleration = self._filter.update(self._time, twist)
+        self._time += PERIOD
+        pose = arm.kinematics(q).homogeneous.ravel(order="F")
+        for place in self._poses:
+            place[:] = pose
+        for place in self._twists:
+            place[:] = twist
+        for place in self._q:
+            place[:] = q
+        for place in self._dq:
+            place[:] = dq
+        for place in self._torques:
+            place[:] = state.tau_j
+        self._torque_d[:], self._dtorque[:] = arm.desired_torque, arm.torque_rate
+        self._ddq[:] = arm.acceleration
+        self._acceleration[:] = acceleration
+        for place in self._elbows:
+            place[:] = q[2], 1.0 if q[3] > 0.0 else -1.0
+        self._elbow_c[:] = q[2], np.sign(q[3])
+        # As franky_sim has it: the rates of an elbow that nobody commands are those of the third joint.
+        self._delbow_c[0], self._ddelbow_c[0] = arm.acceleration[2], dq[2]
+        return self._record.tobytes()
+
+
+class ArmServer(FrankaRobotServer):
+    """libfranka's peer for one `ClosedHandArm`."""
+
+    robot: ClosedHandArm
+
+    def __init__(self, *arguments: Any) -> None:
+        self._torque_control = False
+        self._state: TorqueState | None = None
+        self._state_of: tuple[int, int] | None = None
+        self._cycle = 0
+        super().__init__(*arguments)
+
+    def start_motion(self, controller_mode: MoveCommandControllerMode, *arguments: Any) -> None:
+        super().start_motion(controller_mode, *arguments)
+        self._torque_control = controller_mode == MoveCommandControllerMode.kExternalController
+        self._state_of = None
+
+    def stop_motion(self, *arguments: Any, **named: Any) -> None:
+        self._torque_control = False
+        super().stop_motion(*arguments, **named)
+
+    def _reset_state(self) -> None:
+        self._torque_control = False
+        super()._reset_state()
+
+    def process_commands(self) -> None:
+        self._cycle += 1
+        FrankaServer.process_commands(self)
+        gripper = self.gripper_server
+        if gripper is not None and (gripper.tcp_connected or self._cycle % GRIPPER_EVERY == 0):
+            gripper.process_commands()
+
+    def _get_state_bytes(self) -> bytes:
+        if not self._torque_control:
+            return super()._get_state_bytes()
+        of = self.current_motion_id, self.robot.changes
+        if self._state is None or of != self._state_of:
+            self._state, self._state_of = TorqueState(self.robot, self.robot_state), of
+        return self._state.pack()
+
+
+class ArmSimulationServer(SimulationServer):
+    """`SimulationServer` with one `ArmServer` for each arm."""
+
+    def init(self) -> None:
+        for robot in self.sim.robots:
+            server = ArmServer(robot, self._remaining_hostname_candidates)
+            server.init()
+            self.robot_servers.append(server)
+        self.sim.start()
