@@ -1,7 +1,7 @@
 """The arm as a process: publishes its state at 100 Hz and follows the gate's target.
 
-Three threads: the main one reads and publishes the state, one of ROS takes messages, and one
-drives the tracking, whose start and stop may take a second. While the arm has an error, or is
+Three threads: the main one reads and publishes the state, one takes the targets and drives the tracking, whose start
+and stop may take a second, and one of ROS answers services. While the arm has an error, or is
 guided by hand, no pose is published: then the safety gate faults, and cannot be armed.
 """
 
@@ -16,7 +16,6 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, WrenchStamped
 from rclpy.node import Node
-from rclpy.subscription import MessageInfo
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
@@ -29,7 +28,7 @@ from safe_policy_ros.arm.factory import declare_arm
 from safe_policy_ros.arm.report import ArmRecord, joint_message, wrench_message
 from safe_policy_ros.arm.tracker import FollowConfig, TargetFollower
 from safe_policy_ros.gripper_services import GripperServices
-from safe_policy_ros.hand_taken import ReceiveClock, look
+from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, Waiting, look, subscribe, take
 from safe_policy_ros.managed_node import ManagedNode
 from safe_policy_ros.messages import BASE_FRAME, pose_from_msg, pose_stamped
 from safe_policy_ros.node_process import run_node
@@ -44,6 +43,8 @@ REPORT_PERIOD = 1.0
 SAY_AGAIN = 1.0
 """[s]."""
 TARGET_TOPIC = "/franka/target_pose"
+TARGET_DEPTH = 5
+"""Targets that may wait: a refused one is said, even if a good one came after it."""
 HINT = "set it in the parameter file (robot_bringup/config/franka.yaml)"
 
 FOLLOW_PARAMETERS: dict[str, Kind] = {
@@ -75,7 +76,6 @@ class FrankaNode(ManagedNode):
                                      f"{self._follow_config.release_time} s")
         self._arm: ArmBackend | None = None
         self._arm_lock = threading.Lock()
-        self._wake = threading.Condition()
         self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
         self.start_if_told()
@@ -86,7 +86,6 @@ class FrankaNode(ManagedNode):
         self._arm = self._connect()
         self._settings: Mapping[str, float | str] = self._arm.settings
         self._follower = TargetFollower(self._arm, self._follow_config)
-        self._inbox: tuple[Pose, float] | None = None
         self._state: ArmState | None = None
         self._advanced_at = self._next_read = time.monotonic()
         self._record = ArmRecord()
@@ -97,7 +96,9 @@ class FrankaNode(ManagedNode):
         self._joints = self.create_publisher(JointState, "/franka/joint_states", qos.SENSOR)
         self._wrenches = self.create_publisher(WrenchStamped, "/franka/external_wrench", qos.SENSOR)
         self._reports = self.create_publisher(DiagnosticArray, health.TOPIC, qos.STATUS)
-        self._target_subscription = self.create_subscription(PoseStamped, TARGET_TOPIC, self._on_target, qos.COMMAND)
+        self._target_subscription = subscribe(self, PoseStamped, TARGET_TOPIC, qos.COMMAND, TakenByHand(),
+                                              TARGET_DEPTH)
+        self._targets = Waiting(self, [self._target_subscription])
         self._recovery = self.create_service(Trigger, "/franka/recover", self._on_recover)
         self._gripper.configure()
 
@@ -111,8 +112,6 @@ class FrankaNode(ManagedNode):
     def deactivate(self) -> None:
         if self._thread is not None:
             self._ending.set()
-            with self._wake:
-                self._wake.notify()
             self._thread.join(3.0)
             self._thread = None
         with self._arm_lock:
@@ -178,22 +177,23 @@ class FrankaNode(ManagedNode):
 
     # Targets
 
-    def _on_target(self, message: PoseStamped, info: MessageInfo) -> None:
+    def _newest_target(self) -> tuple[Pose, float] | None:
+        """The last good one of those that wait, and when it was received."""
+        newest = None
         # What waited while this process was held up counts as old, even though it is read only now.
         now, system_ns = look()
-        received = self._receive_clock.received(info["received_timestamp"], now, system_ns)
+        for message, info in take(self._target_subscription):
+            if message.header.frame_id != BASE_FRAME:
+                self._warn("frame", f"{TARGET_TOPIC}: expected frame {BASE_FRAME}, got {message.header.frame_id!r}")
+                continue
+            try:
+                pose = pose_from_msg(message.pose)
+            except ValueError as error:
+                self._warn("pose", f"{TARGET_TOPIC}: {error}")
+                continue
+            newest = pose, self._receive_clock.received(info["received_timestamp"], now, system_ns)
         self._receive_clock.looked(now)
-        if message.header.frame_id != BASE_FRAME:
-            self._warn("frame", f"{TARGET_TOPIC}: expected frame {BASE_FRAME}, got {message.header.frame_id!r}")
-            return
-        try:
-            pose = pose_from_msg(message.pose)
-        except ValueError as error:
-            self._warn("pose", f"{TARGET_TOPIC}: {error}")
-            return
-        with self._wake:
-            self._inbox = (pose, received)
-            self._wake.notify()
+        return newest
 
     def _warn(self, kind: str, line: str) -> None:
         """For the log and the diagnostics; a refusal may come a hundred times a second."""
@@ -205,11 +205,9 @@ class FrankaNode(ManagedNode):
 
     def _follow(self, ending: threading.Event) -> None:
         while not ending.is_set():
-            with self._wake:
-                self._wake.wait_for(lambda: self._inbox is not None or ending.is_set(), FOLLOW_PERIOD)
-                (target, self._inbox) = (self._inbox, None)
             try:
-                self._follow_once(target)
+                self._targets.wait(FOLLOW_PERIOD)
+                self._follow_once(self._newest_target())
             except Exception as error:  # of any kind: the main thread ends the process with it, which stops the arm
                 self._failure = error
                 return

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped, TwistStamped, WrenchStamped
-from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from safe_policy_interfaces.msg import EpisodeState, FrameStatus, LabelEvent, Monitor
@@ -18,7 +16,7 @@ from std_msgs.msg import Header
 from safe_policy_core.safety.commands import POLICY, TELEOP, Command
 from safe_policy_core.safety.gate import SafetyGate
 from safe_policy_ros import qos
-from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
+from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, Waiting, look, subscribe, take
 from safe_policy_ros.messages import pose_from_msg, stamp_to_ns, twist_from_msg
 
 TARGET_TOPIC = "/franka/target_pose"
@@ -108,22 +106,11 @@ class GateInputs:
                       for channel in CHANNELS]
         self._exclusive = [channel.topic for channel in CHANNELS if channel.exclusive] + [TARGET_TOPIC]
         self._clock = ReceiveClock()
-        self._commands = [subscription for channel, subscription in self._taps if channel.kind is TwistStamped]
-        context: Any = node.context.handle
-        self._handles: list[Any] = [context, *(subscription.handle for subscription in self._commands)]
-        with context:
-            self._waiting = _rclpy.WaitSet(len(self._commands), 0, 0, 0, 0, 0, context)
+        self._waiting = Waiting(node, [tap for channel, tap in self._taps if channel.kind is TwistStamped])
 
     def wait(self, seconds: float) -> bool:
         """Until a command waits to be taken, at most `seconds`; whether one does."""
-        with contextlib.ExitStack() as held:
-            for handle in self._handles:
-                held.enter_context(handle)
-            self._waiting.clear_entities()
-            for handle in self._handles[1:]:
-                self._waiting.add_subscription(handle)
-            self._waiting.wait(max(0, int(seconds * 1e9)))
-            return any(self._waiting.is_ready("subscription", index) for index in range(len(self._commands)))
+        return self._waiting.wait(seconds)
 
     def take(self) -> list[tuple[float, Channel, Any, int]]:
         """(time of receipt, channel, message, sender) of everything that waits, oldest first."""

@@ -6,12 +6,14 @@ come in one go, at the reader's own rate, takes a third of the time, which the a
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.subscription import Subscription
@@ -44,6 +46,28 @@ def take(subscription: Subscription, raw: bool = False) -> Iterator[tuple[Any, A
     with handle:
         while (taken := handle.take_message(subscription.msg_type, raw)) is not None:
             yield taken
+
+
+class Waiting:
+    """Sleeps until one of a few subscriptions has something to take. The wait set is built once."""
+
+    def __init__(self, node: Node, subscriptions: Sequence[Subscription]) -> None:
+        context: Any = node.context.handle
+        self._context = context
+        self._handles: list[Any] = [subscription.handle for subscription in subscriptions]
+        with context:
+            self._set = _rclpy.WaitSet(len(self._handles), 0, 0, 0, 0, 0, context)
+
+    def wait(self, seconds: float) -> bool:
+        """At most `seconds`; whether something waits to be taken."""
+        with contextlib.ExitStack() as held:
+            for handle in (self._context, *self._handles):
+                held.enter_context(handle)
+            self._set.clear_entities()
+            for handle in self._handles:
+                self._set.add_subscription(handle)
+            self._set.wait(max(0, int(seconds * 1e9)))
+            return any(self._set.is_ready("subscription", index) for index in range(len(self._handles)))
 
 
 @dataclass

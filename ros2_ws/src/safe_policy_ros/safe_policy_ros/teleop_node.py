@@ -24,6 +24,7 @@ from safe_policy_core.errors import ConfigurationError, DeviceUnavailableError
 from safe_policy_core.safety.motion import CONTROL_PERIOD
 from safe_policy_core.scheduling import CONTROL_PRIORITY
 from safe_policy_ros import qos
+from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.heartbeat import Heartbeat
 from safe_policy_ros.messages import BASE_FRAME, ns_to_stamp, pose_from_msg, twist_stamped
 from safe_policy_ros.node_process import run_node
@@ -87,7 +88,7 @@ class TeleopNode(Node):
         self._episode = ""
         if isinstance(self._device, ScriptedOperator):
             self.create_subscription(EpisodeState, "/episode/state", self._on_episode, qos.EPISODE_STATE)
-            self.create_subscription(PoseStamped, "/franka/current_pose", self._on_pose, qos.SENSOR)
+            self._poses = subscribe(self, PoseStamped, "/franka/current_pose", qos.SENSOR, TakenByHand(), depth=1)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self._heartbeat = Heartbeat(self, NAME)
         steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
@@ -99,6 +100,9 @@ class TeleopNode(Node):
 
     def _tick(self) -> None:
         self._heartbeat.progress()
+        if isinstance(self._device, ScriptedOperator):
+            for message, _ in take(self._poses):
+                self._on_pose(message)
         try:
             state = self._device.read(time.monotonic())
         except DeviceUnavailableError:
