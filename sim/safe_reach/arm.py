@@ -97,6 +97,11 @@ class ClosedHandArm(FrankaMujocoRobot):
         return super().state
 
     @property
+    def time(self) -> float:
+        """Of the last cycle, since the start [s]."""
+        return self._moment.time
+
+    @property
     def desired_torque(self) -> np.ndarray:
         """(7,) of the last command, without gravity [Nm]."""
         return self._components["tau_J_d"].get(self._moment.time)

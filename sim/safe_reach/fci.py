@@ -18,7 +18,7 @@ from franky_sim.franka_robot_server import FrankaRobotServer
 from franky_sim.franka_robot_state import FrankaRobotState
 from franky_sim.franka_server import FrankaServer
 
-from sim.safe_reach.arm import PERIOD, ClosedHandArm
+from sim.safe_reach.arm import ClosedHandArm
 
 GRIPPER_EVERY = 20
 """Cycles between two looks for a gripper client, as long as there is none."""
@@ -56,15 +56,13 @@ class TorqueState:
         self._elbows = [row[name] for name in ("elbow", "elbow_d")]
         self._elbow_c, self._delbow_c, self._ddelbow_c = row["elbow_c"], row["delbow_c"], row["ddelbow_c"]
         self._filter = FiniteDifferenceTracker()
-        self._time = 0.0
 
     def pack(self) -> bytes:
         """The record after the step just made."""
         arm, state = self._arm, self._arm.inner_state
         q, dq = np.asarray(state.q), np.asarray(state.dq)
         twist = arm.d_kinematics(q, dq)
-        acceleration = self._filter.update(self._time, twist)
-        self._time += PERIOD
+        acceleration = self._filter.update(arm.time, twist)
         pose = arm.kinematics(q).homogeneous.ravel(order="F")
         for place in self._poses:
             place[:] = pose
@@ -118,6 +116,11 @@ class ArmServer(FrankaRobotServer):
         gripper = self.gripper_server
         if gripper is not None and (gripper.tcp_connected or self._cycle % GRIPPER_EVERY == 0):
             gripper.process_commands()
+
+    def repeat_command(self) -> None:
+        """One more cycle under the last command, as after a lost message: the next state's number shows it."""
+        self._post_process_commands()
+        self._FrankaServer__message_id += 1  # the protocol's clock
 
     def _get_state_bytes(self) -> bytes:
         if not self._torque_control:

@@ -7,9 +7,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-LOST_COMMANDS = 100
-"""Cycles of 1 ms without a command after which a motion is aborted. A real arm allows 20 (communication constraints
-violation); a simulated one, on a machine without a real-time kernel, is granted more."""
+LOST_COMMANDS = 50
+"""Exchanges, of 2 ms each, without a command after which a motion is aborted. A real arm allows 20 ms (communication
+constraints violation); a simulated one, on a machine without a real-time kernel, is granted more."""
 
 
 class SilenceReflex:
@@ -37,7 +37,7 @@ class SilenceReflex:
         self._silent += 1
         if self._silent > LOST_COMMANDS:
             self._silent = 0
-            log.warning("no command for %d ms while the arm moves: the motion is aborted", LOST_COMMANDS)
+            log.warning("no command in %d exchanges while the arm moves: the motion is aborted", LOST_COMMANDS)
             try:
                 self._arm.stop_motion()
             except OSError as error:  # the client cannot be told
