@@ -92,6 +92,7 @@ class ArmServer(FrankaRobotServer):
 
     def __init__(self, *arguments: Any) -> None:
         self._torque_control = False
+        self._held: np.ndarray | None = None
         self._state: TorqueState | None = None
         self._state_of: tuple[int, int] | None = None
         self._cycle = 0
@@ -110,17 +111,23 @@ class ArmServer(FrankaRobotServer):
         self._torque_control = False
         super()._reset_state()
 
+    def hold(self, held: bool) -> None:
+        """Whether a torque-controlled arm is held where it is, whatever was commanded."""
+        self._held = (np.array(self.robot.inner_state.q) if self._held is None else self._held) if held else None
+
+    def _post_process_commands(self) -> None:
+        if self._held is None or not self._torque_control:
+            super()._post_process_commands()
+            return
+        arm, state = self.robot, self.robot.inner_state
+        arm.torque_control(arm.kp * (self._held - state.q) - arm.kv * np.asarray(state.dq), has_new_command=False)
+
     def process_commands(self) -> None:
         self._cycle += 1
         FrankaServer.process_commands(self)
         gripper = self.gripper_server
         if gripper is not None and (gripper.tcp_connected or self._cycle % GRIPPER_EVERY == 0):
             gripper.process_commands()
-
-    def repeat_command(self) -> None:
-        """One more cycle under the last command, as after a lost message: the next state's number shows it."""
-        self._post_process_commands()
-        self._FrankaServer__message_id += 1  # the protocol's clock
 
     def _get_state_bytes(self) -> bytes:
         if not self._torque_control:

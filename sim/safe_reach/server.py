@@ -1,8 +1,7 @@
 """The SafeReach scene behind libfranka's network protocol, in real time: `python -m sim.safe_reach.server`.
 
-One loop serves libfranka clients (franky_sim), steps the physics at 1 kHz, watches contacts, publishes a snapshot
-every 10 ms and answers scene requests. Nothing in it waits or renders. It exchanges every second message of the
-protocol's 1 kHz: to the client as if the others were lost, which halves what protocol and wake-ups cost.
+One loop at 1 kHz serves libfranka clients (franky_sim), steps the physics, watches contacts, publishes
+a snapshot every 10 ms and answers scene requests. Nothing in it waits or renders.
 """
 
 from __future__ import annotations
@@ -31,8 +30,6 @@ from sim.safe_reach.snapshot import SnapshotWriter, memory_path
 
 log = logging.getLogger("safe_reach.server")
 
-CYCLES = 2
-"""Physics steps in one exchange with libfranka."""
 PUBLISH_EVERY = 10
 """Physics steps between two snapshots."""
 MAX_DELAY = 0.05
@@ -90,11 +87,8 @@ class SafeReachServer:
             arm.process_commands()
             reflex.step()
             self._simulator.step()
-            for _ in range(CYCLES - 1):
-                arm.repeat_command()
-                self._simulator.step()
             arm.send_state()
-            deadline += CYCLES * PERIOD
+            deadline += PERIOD
             remaining = deadline - time.monotonic()
             if remaining > 0:
                 time.sleep(remaining)

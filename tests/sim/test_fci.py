@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from franky_sim.franka_robot_protocol import MoveCommandControllerMode, MoveCommandMotionGeneratorMode
+from franky_sim.franka_robot_protocol import MoveCommandControllerMode, MoveCommandMotionGeneratorMode, UDPCommand
 from franky_sim.franka_robot_server import FrankaRobotServer
 from franky_sim.franka_robot_state import FrankaRobotState
 
 from sim.safe_reach.arm import ArmSimulator
 from sim.safe_reach.fci import STATE_RECORD, ArmServer, ArmSimulationServer
 from sim.safe_reach.scene import build_simulator
+from sim.safe_reach.silence import HELD_AFTER, LOST_COMMANDS, SilenceReflex
 
 CYCLES = 60
 
@@ -70,3 +71,22 @@ def test_a_stopped_motion_holds_where_the_arm_is(served: tuple[ArmSimulator, Arm
         arm._post_process_commands()
         simulator.step()
     np.testing.assert_allclose(record(arm._get_state_bytes())["q_d"], q, atol=1e-6)
+
+
+def test_a_silent_client_does_not_fling_the_arm(served: tuple[ArmSimulator, ArmServer]) -> None:
+    """The last torque would move the arm by 0.3 rad within the time that its client is granted."""
+    simulator, arm = served
+    begin(arm)
+    reflex = SilenceReflex(arm)
+    q = np.array(arm.robot.inner_state.q)
+    torques = (0.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    arm._handle_udp_command(UDPCommand.STRUCT.pack(1, *[0.0] * 38, False, False, *torques, False))
+    moved = []
+    for _ in range(LOST_COMMANDS + 50):
+        arm._post_process_commands()
+        reflex.step()
+        simulator.step()
+        moved.append(np.abs(arm.robot.inner_state.q - q).max())
+    assert moved[HELD_AFTER] > 1e-4 and max(moved) < 0.02
+    assert np.ptp(moved[-30:]) < 1e-3, "at rest"
+    assert not arm.current_motion_id, "aborted"
