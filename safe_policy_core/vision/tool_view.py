@@ -62,6 +62,10 @@ class Surroundings:
     def select(self, index: Tensor) -> Surroundings:
         return Surroundings(self.pictures[index], self.tool[index])
 
+    def repeated(self, count: int) -> Surroundings:
+        """`count` rows that look like the only one."""
+        return Surroundings(self.pictures.expand(count, -1, -1, -1), self.tool.expand(count, -1))
+
     def moved(self, step: Tensor) -> Surroundings:
         """The tool elsewhere by (N, 2) [m]."""
         return Surroundings(self.pictures, self.tool + step)

@@ -32,6 +32,16 @@ def test_watchdogs_are_those_of_the_architecture() -> None:
     assert (times.camera_timeout, times.heartbeat_timeout) == (0.2, 0.2)
 
 
+def test_a_simulated_arm_is_granted_times_and_nothing_else() -> None:
+    changed = parameters("safety_gate_simulated.yaml", "safety_gate")
+    limits = parameters("safety_gate.yaml", "safety_gate")
+    assert set(changed) <= {name for name in limits if name.endswith(("_timeout", "_hold"))}
+    assert all(limits[name] < changed[name] <= 0.5 for name in changed)
+    GateConfig.from_mapping(limits | changed)
+    for launch in (ROOT / "robot_bringup" / "launch").glob("*.yaml"):
+        assert ("simulated.yaml" in launch.read_text()) == (launch.name == "safe_reach_sim.launch.yaml"), launch
+
+
 def test_the_arm_is_as_stiff_as_in_the_direct_environment() -> None:
     arm = parameters("franka.yaml", "franka")
     assert arm["translational_stiffness"] == control.TRANSLATIONAL_STIFFNESS

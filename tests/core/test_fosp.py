@@ -329,29 +329,6 @@ class TestExpansion:
         nearest = torch.stack([(noise.action - action).abs().amax(-1) for action in actions]).argmin(0)
         assert (nearest == noise.policy).float().mean() > 0.9
 
-    @pytest.mark.parametrize("greedy", [True, False])
-    def test_of_several_candidates_the_best_acts_and_its_policy_is_named(self, greedy: bool) -> None:
-        one = learner(candidates=8, expansion_temperature=1e-6)
-        one.start_fine_tuning()
-        model = one.model
-        features = torch.randn(64, model.world_model.feature_size)
-        for estimator in (model.reward, model.cost):
-            for network in estimator.critic.networks:
-                torch.nn.init.normal_(network.output.weight, std=0.5)
-        with torch.no_grad():
-            actions = model.proposals(features, torch.Generator().manual_seed(3), greedy)
-            assert actions.shape == (64, 16, 2)
-            assert model.offline_actor is not None
-            modes = [actor(features).mode for actor in (model.offline_actor, model.actor)]
-            assert all(torch.equal(actions[:, 8 * policy], mode) == greedy for policy, mode in enumerate(modes))
-            chosen = model.choose(features, torch.Generator().manual_seed(3), greedy)
-            utility = model.utility(features.unsqueeze(1).expand(-1, 16, -1), actions)
-            best = utility.argmax(1)
-        assert torch.equal(chosen.action, actions[torch.arange(64), best])
-        # Draws cut at the bounds may be the same action of either policy.
-        own = actions.view(64, 2, 8, 2)[torch.arange(64), chosen.policy]
-        assert (own == chosen.action.unsqueeze(1)).all(-1).any(-1).all()
-
     def test_bounds_of_the_utility_are_the_papers_sums(self) -> None:
         one = learner(discount=0.5, episode_length=2)
         one.model.largest_reward.fill_(2.0)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tests.ros.graph import ARM, CONFIG, Graph, Process, ros_graph, wait_for
 
+SIMULATED_PATIENCE = 1.75
+"""As in safe_reach_sim.launch.yaml."""
 READY_TIMEOUT = 120.0
 """[s] Python, torch and MuJoCo load slowly where two cores are shared."""
 
@@ -28,11 +30,12 @@ class SafeReachGraph:
         self.nodes["server"] = server
 
     def start_world(self, **gate: object) -> None:
-        """Everything between the policy's channel and the scene. gate: single parameters of the safety gate."""
+        """Everything between the policy's channel and the scene, with the times of a simulated arm. gate: single
+        parameters of the safety gate."""
         self.nodes["franka"] = self.graph.node("franka_node", parameters=ARM, robot_ip=self.robot,
                                                 realtime="ignore")
-        self.nodes["safety_gate"] = self.graph.node("safety_gate_node", parameters=CONFIG / "safety_gate.yaml",
-                                                    autostart=True, **gate)
+        self.nodes["safety_gate"] = self.graph.node("safety_gate_node", autostart=True, **gate, parameters=(
+            CONFIG / "safety_gate.yaml", CONFIG / "safety_gate_simulated.yaml"))
         self.nodes["scene"] = self.graph.node("scene_node", address=self.scene)
         self.start_camera()
 
@@ -43,7 +46,10 @@ class SafeReachGraph:
         """What runs and records episodes, with the scripted operator."""
         self.nodes["teleop"] = self.graph.node("teleop_node", device="scripted")
         self.nodes["recorder"] = self.graph.node("recorder_node", directory=self.graph.directory / "recordings")
-        self.nodes["policy"] = self.graph.node("policy_node")
+        self.start_policy()
+
+    def start_policy(self, **parameters: object) -> None:
+        self.nodes["policy"] = self.graph.node("policy_node", patience=SIMULATED_PATIENCE, **parameters)
 
     def logs(self) -> str:
         """The end of every process's output, for a failed test."""

@@ -167,7 +167,7 @@ def test_a_camera_that_dies_ends_the_episode_and_stops_the_arm(graph: SafeReachG
     assert result["truncated"] and not result["terminated"]
     # The gate and the episode both watch the camera, with the same patience.
     assert "camera_silent" in result["message"] or "stale_image" in result["message"]
-    assert 9 <= result["steps"] <= 14
+    assert 9 <= result["steps"] <= 15
     wait_for(lambda: armed.gate()["state"] in ("HOLD", "FAULT"), 1.0, "the arm at rest")
     assert read_episode(Path(result["path"])).truncated[-1], "what was seen until then is kept"
 

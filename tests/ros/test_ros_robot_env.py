@@ -15,7 +15,7 @@ from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, step_back
 from sim.safe_reach import task
 from tests.contract import RobotEnvContract
 from tests.ros.graph import ros_domain, wait_for
-from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph, safe_reach_graph
+from tests.ros.safe_reach_graph import READY_TIMEOUT, SIMULATED_PATIENCE, SafeReachGraph, safe_reach_graph
 
 pytestmark = pytest.mark.ros
 
@@ -44,7 +44,7 @@ class Rig:
         self.phases: list[tuple[int, dict]] = []
         self._node.create_subscription(EpisodeState, "/episode/state", lambda m: self.phases.append((m.phase, m)),
                                        qos.EPISODE_STATE)
-        self.env = RosRobotEnv(self._node, safe_reach_config(connect_timeout=2.0))
+        self.env = RosRobotEnv(self._node, safe_reach_config(SIMULATED_PATIENCE, connect_timeout=10.0))
         self.client = GraphClient(name=f"{name}_operator", domain=domain)
 
     def arm(self) -> None:
@@ -184,7 +184,7 @@ def test_a_missed_step_faults_and_nothing_moves_until_the_operator_arms(armed: R
     """The gate stops the arm by itself; the environment reports it and does not re-arm."""
     armed.env.reset(6)
     armed.env.step(np.array([0.3, 0, 0, 0, 0, 0], np.float32))
-    time.sleep(0.4)
+    time.sleep(0.6)
     *_, terminated, truncated, info = armed.env.step(np.zeros(6, np.float32))
     assert (terminated, truncated, info["fault"]) == (False, True, "stale_command")
     with pytest.raises(RobotUnavailableError, match=r"FAULT.*stale_command.*/safety_gate/arm"):

@@ -46,6 +46,8 @@ SPEED = task.MAX_TRANSLATION_STEP / 0.1
 """[m/s] Of the SpaceMouse at full displacement."""
 REST = 0.003
 """[m/s]"""
+HEARTBEAT_HOLD = 0.25
+"""[s] Of safety_gate_simulated.yaml."""
 COUNTDOWN = 1.0
 """[s]"""
 
@@ -135,7 +137,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graph(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[SafeReachGraph]:
     with safe_reach_graph(tmp_path_factory.mktemp("logs")) as running:
         running.start_world()
-        running.nodes["policy"] = running.graph.node("policy_node", checkpoint=checkpoint, countdown=COUNTDOWN)
+        running.start_policy(checkpoint=checkpoint, countdown=COUNTDOWN)
         start_recorder(running)
         yield running
 
@@ -245,7 +247,7 @@ def test_every_command_has_its_estimates_and_the_runner_its_heartbeat(witness: W
         assert monitor.chosen_policy
     beats = np.array([when for when in witness.beats if running < when < ended])
     assert len(beats) > 20 * (ended - running)
-    assert np.diff(beats).max() < 0.12
+    assert np.diff(beats).max() < HEARTBEAT_HOLD
 
 
 def test_the_arm_waits_for_the_countdown_which_can_be_aborted(client: GraphClient, witness: Witness) -> None:
@@ -309,6 +311,7 @@ def test_an_episode_ends_with_the_process_that_records_it(graph: SafeReachGraph,
         client.run_episode("original", 24, "policy")
 
 
+@pytest.mark.timeout(600)  # learning gets what the real-time graph leaves over
 def test_a_session_whose_learner_hangs_ends_and_goes_on_at_the_same_episode(
         graph: SafeReachGraph, client: GraphClient, witness: Witness, checkpoint: Path, tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch) -> None:

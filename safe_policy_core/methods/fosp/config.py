@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safe_policy_core.data.virtual_obstacles import VirtualObstacles
+from safe_policy_core.methods.fosp.look_ahead import LookAheadConfig
 from safe_policy_core.vision import ToolViewConfig
 from safe_policy_core.world_model import WorldModelConfig
 
@@ -67,8 +68,8 @@ class FospConfig:
     expansion_temperature: float = 0.1
     """Alpha of eq. 21: probabilities are the softmax of Q~ / alpha. The paper prints 10, with which values in
     [-1, 1] give a nearly even choice; PEX, from which it is taken, uses 10 as the inverse temperature."""
-    candidates: int = 1
-    """Actions that each policy proposes: with 1 the paper's; with more, eq. 21 chooses among all of them by Q~."""
+    look_ahead: LookAheadConfig = field(default_factory=LookAheadConfig)
+    """Acting by imagined courses instead of eq. 21; off by default."""
     new_actor: Literal["offline", "fresh"] = "offline"
     """What the second policy of fine-tuning starts from."""
     online_imitation: float = 0.0
@@ -103,6 +104,7 @@ class FospConfig:
         """
         world_model = WorldModelConfig(latents=16, deter=64, units=96, depth=8, decoded_fraction=0.125)
         return cls(world_model=world_model, virtual_obstacles=VirtualObstacles(copies=4), units=128,
+                   look_ahead=LookAheadConfig(candidates=24),
                    imagination_starts=48, cost_direction="optimistic", reward_temperature=4.0, cost_temperature=4.0,
                    actor_learning_rate=1e-3, critic_learning_rate=1e-3, reachability_learning_rate=1e-3)
 

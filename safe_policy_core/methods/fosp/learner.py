@@ -11,7 +11,7 @@ Deviations from the paper's text, each with the equation it replaces:
   At recorded states, as printed, it is constant in the actor.
 - Eq. 21: alpha defaults to 0.1 (see `FospConfig.expansion_temperature`).
 - Eq. 23: the weight acts on the new actor's own imagined actions (policy gradient).
-- Eq. 21: with `candidates` above 1 each policy proposes several actions.
+- Eq. 21: with `look_ahead` imagined courses of both policies are compared instead.
 - Where the camera is calibrated, every head also sees the picture around the tool (`vision.ToolView`), and
   recorded episodes are joined by copies with added obstacles (`data.virtual_obstacles`).
 - Eq. 30: p is the probability of a violation and u of section 4.2 is 1 - p.

@@ -14,10 +14,11 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.fosp.config import FospConfig
 from safe_policy_core.methods.fosp.equations import discounted_bound, expansion_probabilities, expansion_utility
 from safe_policy_core.methods.fosp.estimators import Reachability, ReturnEstimator
+from safe_policy_core.methods.fosp.look_ahead import imagined_scores, pushes
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.lagrangian import AugmentedLagrangian
 from safe_policy_core.vision import Surroundings, ToolView
-from safe_policy_core.world_model import WorldModel
+from safe_policy_core.world_model import LatentState, WorldModel
 
 POLICY_NAMES = ("offline", "online")
 
@@ -107,26 +108,37 @@ class FospModel(nn.Module):
         return expansion_utility(self.reward.critic(features, action), self.cost.critic(features, action),
                                  bounds[0], bounds[1])
 
-    def proposals(self, features: Tensor, generator: torch.Generator, greedy: bool) -> Tensor:
-        """(N, policies * candidates, action_dim), the offline policy's first: draws; the mode leads if `greedy`."""
-        actors = [self.actor] if self.offline_actor is None else [self.offline_actor, self.actor]
-        actions = []
-        for actor in actors:
-            distribution, count = actor(features), self.config.candidates - int(greedy)
-            actions += [distribution.mode] if greedy else []
-            for _ in range(count):
-                noise = torch.randn(distribution.mean.shape, generator=generator, device=features.device)
-                actions.append(distribution.sample(noise))
-        return torch.stack(actions, 1)
+    @property
+    def actors(self) -> list[GaussianActor]:
+        """As in POLICY_NAMES, the offline one first."""
+        return [self.actor] if self.offline_actor is None else [self.offline_actor, self.actor]
 
     def choose(self, features: Tensor, generator: torch.Generator, greedy: bool = False) -> Choice:
-        """Actions at (N, features): one of `proposals`, drawn by eq. 21, or the likeliest when `greedy`."""
-        actions = self.proposals(features, generator, greedy)
-        count = actions.shape[1]
-        if count == 1:
-            return Choice(actions[:, 0], torch.zeros(len(features), dtype=torch.long, device=features.device))
-        utility = self.utility(features.unsqueeze(1).expand(-1, count, -1), actions)
+        """Actions at (N, features): each policy's draw, or its mode when `greedy`, chosen between by eq. 21."""
+        actions = []
+        for actor in self.actors:
+            distribution = actor(features)
+            noise = None if greedy else torch.randn(distribution.mean.shape, generator=generator,
+                                                    device=features.device)
+            actions.append(distribution.mode if noise is None else distribution.sample(noise))
+        if len(actions) == 1:
+            return Choice(actions[0], torch.zeros(len(features), dtype=torch.long, device=features.device))
+        utility = torch.stack([self.utility(features, action) for action in actions], -1)
         probabilities = expansion_probabilities(utility, self.config.expansion_temperature)
         chosen = probabilities.argmax(-1) if greedy \
             else torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
-        return Choice(actions[torch.arange(len(features)), chosen], chosen // self.config.candidates)
+        return Choice(torch.stack(actions, 1)[torch.arange(len(features)), chosen], chosen)
+
+    def look_ahead(self, state: LatentState, around: Surroundings | None, generator: torch.Generator) -> Choice:
+        """The first action of the best imagined course of any policy, from a `state` of one row."""
+        config = self.config.look_ahead
+        pushed = pushes(config, self.actor.action_dim, generator, state.deter.device)
+        firsts, scores = [], []
+        for actor in self.actors:
+            context = None if around is None else self.moving_context(around.repeated(config.candidates))
+            first, score = imagined_scores(self.world_model, self.reward.value, actor, state, pushed, context, config,
+                                           self.config.discount)
+            firsts.append(first)
+            scores.append(score)
+        best = torch.cat(scores).argmax()
+        return Choice(torch.cat(firsts)[best].unsqueeze(0), (best // config.candidates).unsqueeze(0))

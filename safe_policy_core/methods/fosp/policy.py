@@ -14,7 +14,8 @@ from safe_policy_core.world_model import LatentState
 class FospPolicy(Policy):
     """Shares the model's weights with whoever trains it; the recurrent state is its own.
 
-    Deterministic: the mode of the latents, of the actor, and of the choice between two actors.
+    Deterministic: the mode of the latents, of the actor, and of the choice between two actors. With `look_ahead` the
+    best imagined course acts either way, and its detours are draws.
     """
 
     def __init__(self, model: FospModel, specs: Specs, device: torch.device | str = "cpu") -> None:
@@ -38,12 +39,14 @@ class FospPolicy(Policy):
         state = rssm.initial(1) if self._state is None else self._state
         noise = None if deterministic else rssm.noise((1,), self._generator)
         self._state = rssm.observe_step(state, self._action, model.world_model.encoder(tensors), noise)
+        around = None
         if model.tool_view is not None:
             self._scene = tensors[IMAGE] if self._scene is None else self._scene
             around = model.tool_view.surroundings({**tensors, SCENE: self._scene})
             self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
-        choice = model.choose(features, self._generator, greedy=deterministic)
+        choice = model.look_ahead(self._state, around, self._generator) if model.config.look_ahead.candidates \
+            else model.choose(features, self._generator, greedy=deterministic)
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(

@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from safe_policy_ros import qos
 from safe_policy_ros.executed import TargetTrack
-from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, look, subscribe, take
+from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, Waiting, look, subscribe, take
 from safe_policy_ros.heartbeat import Presence, beat, heartbeat_topic
 from safe_policy_ros.messages import pose_from_msg, stamp_to_ns, twist_from_msg, twist_stamped
 
@@ -35,8 +35,8 @@ COMPANIONS = ("teleop", "recorder", "fine_tuner")
 from what happens. The gate watches those that move the arm."""
 WAITING = 50
 """Messages of a topic that may wait: a control period of the fastest, several times over."""
-POLL_PERIOD = 0.002
-"""[s] Between two looks while something is waited for."""
+POLL_PERIOD = 0.01
+"""[s] Between two looks at everything but pictures, which end the wait for them at once."""
 PULSE_PERIOD = 0.02
 """[s] Between two heartbeats of a running episode."""
 USUAL_FRAME_INTERVAL = 1 / 30
@@ -97,6 +97,7 @@ class GraphLink:
             *((Header, heartbeat_topic(name), qos.COMMAND, 1, self._beats_of(name)) for name in COMPANIONS))
         self._taps = [(topic, subscribe(node, kind, topic, profile, group, depth), handle)
                       for kind, topic, profile, depth, handle in topics]
+        self._pictures = Waiting(node, [tap for topic, tap, _ in self._taps if topic == IMAGE_TOPIC])
 
     # Hearing
 
@@ -109,6 +110,10 @@ class GraphLink:
                 self._latest[topic] = message, self._received
                 handle(message)
         self._clock.looked(now)
+
+    def wait(self, seconds: float) -> None:
+        """Until a picture waits to be polled, at most `seconds`."""
+        self._pictures.wait(seconds)
 
     def _beats_of(self, name: str) -> Callable[[Any], None]:
         return lambda message: self.presence.heard(name, message.frame_id, self._received)
@@ -173,7 +178,7 @@ class GraphLink:
             if time.monotonic() >= until:
                 return None
             self.pulse()
-            time.sleep(POLL_PERIOD)
+            self.wait(POLL_PERIOD)
 
     def pose_vector(self) -> tuple[np.ndarray, float] | None:
         """((6,) measured pose, seconds since it was received), or None."""

@@ -55,13 +55,15 @@ class PolicyNode(Node):
                                           "simulation replay of the task (safe-policy replay --policy), or that were "
                                           "fine-tuned from such here; true on a real arm"))
         countdown = declare(self, "countdown", 0.0, "warning before the arm begins an episode [s]", 0.0, 60.0)
+        patience = declare(self, "patience", 1.0, "factor on how long pictures, poses and the gate's status may fail "
+                           "to come before the episode ends; above 1 for a simulated arm alone", 1.0, 3.0)
         self._saved_timeout = declare(self, "saved_timeout", 30.0, "how long to wait for the recorder [s]", 0.0, 600.0)
         check_task(self._task)
         self._policy: Policy | None = None
         self._checkpoint: dict[str, Any] = {}
         # A node of its own, and without the launch file's name for this process: two executors, two threads.
         self._env_node = rclpy.create_node("policy_env", use_global_arguments=False)
-        self._env = RosRobotEnv(self._env_node, safe_reach_config(scene=scene, countdown=countdown))
+        self._env = RosRobotEnv(self._env_node, safe_reach_config(patience, scene=scene, countdown=countdown))
         if checkpoint:
             self._load(Path(checkpoint))
         self.create_service(LoadPolicy, "/policy/load", self._on_load)

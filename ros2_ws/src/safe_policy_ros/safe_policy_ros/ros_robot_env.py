@@ -33,8 +33,6 @@ LAST_IMAGE_WAIT = 1.0
 """[s] How long a last step waits for the picture of its outcome."""
 LONGEST_SLACK = 0.017
 """[s] How far from the end of the control period a picture may come to end it: half the interval of 30 Hz."""
-IDLE_PERIOD = 0.008
-"""[s] Between two looks while no picture is due."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,7 @@ class RosRobotEnv(RobotEnv):
                     return ""
                 if now >= deadline + slack:
                     return ""
-            time.sleep(POLL_PERIOD if now >= deadline - slack - IDLE_PERIOD else IDLE_PERIOD)
+            self._graph.wait(min(POLL_PERIOD, max(deadline + slack - now, 0.0)))
 
     def _interruption(self, now: float) -> str:
         if self._cancelled.is_set():
