@@ -204,7 +204,7 @@ def test_a_frozen_camera_ends_the_episode_with_the_arm_at_rest(graph: SafeReachG
         while not truncated:
             *_, truncated, info = armed.env.step(np.array([0.2, 0, 0, 0, 0, 0], np.float32))
             assert time.monotonic() - frozen < 2.0  # of which it waits a second for a last picture
-        assert info["fault"] == "stale_image"
+        assert info["fault"] in ("stale_image", "camera_silent"), "both watch, with the same patience"
         assert armed.client.gate()["reason"] == "camera_silent", "the gate has seen it for itself"
     finally:
         camera.signal(signal.SIGCONT)
