@@ -164,7 +164,15 @@ def client(graph: SafeReachGraph, witness: Witness) -> Iterator[GraphClient]:
 class Running:
     """An episode in a thread, up to a step at which the test does something."""
 
+    running: Running | None = None
+    """The last one, which a failed test may have left behind."""
+
     def __init__(self, client: GraphClient, seed: int, directory: Path | str) -> None:
+        if Running.running is not None and Running.running._thread.is_alive():
+            client.label("abort", 1.0, "test")
+            Running.running._thread.join(30.0)
+            client.label("abort", 0.0, "test")
+        Running.running = self
         self.steps, self.result, self.error = 0, {}, ""
         if client.gate()["state"] in ("DISARMED", "FAULT"):
             client.arm()
@@ -198,7 +206,7 @@ def test_the_operator_outranks_the_policy_at_once_and_gives_back_without_a_jump(
     episode.until(5)
     began = time.time()
     released = witness.push(translation(z=-FULL), 0.1, translation())
-    assert released - began < 0.2
+    assert released - began < HOLD
     episode.until(6)
     began = time.time()
     released = witness.push(translation(x=-FULL), 0.6, translation())  # to the left, +y
@@ -208,7 +216,8 @@ def test_the_operator_outranks_the_policy_at_once_and_gives_back_without_a_jump(
     assert "abort" in result["message"], result
 
     times, velocities = witness.motion()
-    pushed = (times > began + 0.15) & (times < released - 0.02)
+    # A push that lasts longer, because this process was late, ends at the workspace's edge.
+    pushed = (times > began + 0.15) & (times < min(released - 0.02, began + 0.5))
     np.testing.assert_allclose(np.median(velocities[pushed], axis=0), [0, SPEED, 0], atol=0.2 * SPEED)
     obeyed = times[(times > began) & (velocities[:, 1] > 0.5 * SPEED)]
     assert obeyed[0] - began < 0.12, "at once: within 50 ms of averaging, a reading and a tick"
