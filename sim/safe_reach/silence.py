@@ -10,7 +10,8 @@ log = logging.getLogger(__name__)
 
 HELD_AFTER = 20
 """Cycles of 1 ms without a command after which the arm is held where it is. A real arm aborts the motion then
-(communication constraints violation). The last torque, held for longer, flings the arm out of its workspace."""
+(communication constraints violation). The last torque would go on pushing it: 20 Nm in one joint turned that by
+0.003 rad in 20 ms and by 0.064 rad in 100."""
 LOST_COMMANDS = 100
 """Cycles without a command after which the motion is aborted: a machine without a real-time kernel is granted more."""
 

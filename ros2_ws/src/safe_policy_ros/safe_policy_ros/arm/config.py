@@ -21,6 +21,8 @@ ARM_PARAMETERS: dict[str, Kind] = {
     "posture_stiffness": Number(0.0, 50.0, "null space: keeps the elbow where it is [Nm/rad]"),
     "posture_damping": Number(0.0, 50.0, "null space [Nms/rad]"),
     "max_error": Numbers(2, 0.001, 0.5, "displacement [m] and rotation [rad] at which the pull stops growing"),
+    "max_torque_step": Number(0.1, 2.5, "largest change of a joint's torque in a cycle, before the low-pass "
+                              "filter of 100 Hz, which lets 39% of it through [Nm]"),
     "tool_translation": Numbers(3, -0.5, 0.5, "tool in the end effector frame that Desk has set [m]"),
     "tool_quaternion": Numbers(4, -1.0, 1.0, "tool in the end effector frame that Desk has set (x, y, z, w)"),
     "load_mass": Number(0.0, 3.0, "payload beyond the hand [kg]"),
@@ -45,6 +47,7 @@ class ArmConfig:
     posture_stiffness: float
     posture_damping: float
     max_error: tuple[float, float]
+    max_torque_step: float
     tool_translation: tuple[float, float, float]
     tool_quaternion: tuple[float, float, float, float]
     load_mass: float

@@ -24,10 +24,6 @@ READ_BACK_TIMEOUT = 0.5
 """[s] A setting is in the arm's state one of its milliseconds after it was accepted."""
 READ_BACK_TOLERANCE = 1e-5
 """[kg, m, kg m^2] The arm keeps single precision."""
-MAX_TORQUE_STEP = 2.5
-"""[Nm] In one cycle, before libfranka's low-pass filter of 100 Hz, which lets 0.386 of it through: 0.97 Nm a
-millisecond, within the arm's 1000 Nm/s. franky's own 1.0 gives 0.39, and a controller so slow overshoots when a motion
-stops at full speed; where cycles are lost it swings itself out of the workspace (seen on a busy machine)."""
 # franky translates most of libfranka's exceptions; of the socket layer below it a RuntimeError comes through.
 ARM_ERRORS = (franky.Exception, RuntimeError)
 
@@ -107,7 +103,7 @@ class FrankyArm:
                 damping=np.repeat([config.translational_damping, config.rotational_damping], 3),
                 translational_error_clip=np.full(3, config.max_error[0]),
                 rotational_error_clip=np.full(3, config.max_error[1]),
-                max_delta_tau=MAX_TORQUE_STEP,
+                max_delta_tau=config.max_torque_step,
                 posture_task=PostureTask(self._robot.state.q, config.posture_stiffness, config.posture_damping))
         except ARM_ERRORS as error:
             raise RobotUnavailableError(f"robot at {config.address}: no motion possible: {_line(error)}") from error
