@@ -8,6 +8,7 @@ it is the measured state again, so it is written straight into the record. Any o
 
 from __future__ import annotations
 
+import select
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,20 @@ class ArmServer(FrankaRobotServer):
     def _reset_state(self) -> None:
         self._torque_control = False
         super()._reset_state()
+
+    @property
+    def torque_controlled(self) -> bool:
+        """Whether a client's torques move the arm."""
+        return self._torque_control
+
+    @property
+    def last_state(self) -> int:
+        """Number of the last state sent; the command that answers it carries the same."""
+        return self._FrankaServer__message_id - 1
+
+    def await_datagram(self, timeout: float) -> bool:
+        """Whether a command came within `timeout` [s]."""
+        return bool(select.select([self._FrankaServer__udp_socket], [], [], timeout)[0])
 
     def hold(self, held: bool) -> None:
         """Whether a torque-controlled arm is held where it is, whatever was commanded."""

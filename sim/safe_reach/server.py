@@ -25,15 +25,16 @@ from sim.safe_reach.fci import ArmSimulationServer
 from sim.safe_reach.link import DEFAULT_ADDRESS, parse_address
 from sim.safe_reach.link_server import LinkServer
 from sim.safe_reach.scene import SHAPES, Scene, build_simulator
-from sim.safe_reach.silence import SilenceReflex
+from sim.safe_reach.lockstep import Lockstep
 from sim.safe_reach.snapshot import SnapshotWriter, memory_path
 
 log = logging.getLogger("safe_reach.server")
 
 PUBLISH_EVERY = 10
 """Physics steps between two snapshots."""
-MAX_DELAY = 0.05
-"""A loop later than this [s] gives up the lost time instead of running faster than real time to catch up."""
+MAX_DELAY = 0.01
+"""A loop later than this [s] gives up the lost time instead of running faster than real time to catch up: to the gate's
+clock the arm would then move faster than it does."""
 REPORT_EVERY = 10_000
 """Physics steps between two reports of lost time."""
 
@@ -81,11 +82,10 @@ class SafeReachServer:
         """Steps in real time until interrupted. Absolute deadlines: a late cycle does not slow the clock."""
         deadline = time.monotonic()
         arm = self._fci.robot_servers[0]
-        reflex = SilenceReflex(arm)
+        lockstep = Lockstep(arm)
         while True:
             # As SimulationServer.run_once, which also sleeps for 0 s and so gives the core away every cycle.
-            arm.process_commands()
-            reflex.step()
+            lockstep.exchange()
             self._simulator.step()
             arm.send_state()
             deadline += PERIOD

@@ -1,5 +1,10 @@
 """The record that a torque-controlled arm sends is the one that franky_sim would have built."""
 
+import contextlib
+import socket
+import struct
+import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,7 +16,7 @@ from franky_sim.franka_robot_state import FrankaRobotState
 from sim.safe_reach.arm import ArmSimulator
 from sim.safe_reach.fci import STATE_RECORD, ArmServer, ArmSimulationServer
 from sim.safe_reach.scene import build_simulator
-from sim.safe_reach.silence import HELD_AFTER, LOST_COMMANDS, SilenceReflex
+from sim.safe_reach.lockstep import HELD_AFTER, LOST_COMMANDS, Lockstep
 
 CYCLES = 60
 
@@ -73,20 +78,79 @@ def test_a_stopped_motion_holds_where_the_arm_is(served: tuple[ArmSimulator, Arm
     np.testing.assert_allclose(record(arm._get_state_bytes())["q_d"], q, atol=1e-6)
 
 
-def test_a_silent_client_does_not_fling_the_arm(served: tuple[ArmSimulator, ArmServer]) -> None:
+class Client:
+    """libfranka's side of the cyclic exchange: a socket that answers states with torques."""
+
+    def __init__(self, arm: ArmServer) -> None:
+        self._commands = socket.create_connection((arm.hostname, 1337))
+        states = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        states.bind((arm.hostname, 0))
+        states.settimeout(1.0)
+        self._states = states
+        self._commands.sendall(struct.pack("<IIIHH", 0, 1, 16, 10, states.getsockname()[1]))
+        while not arm.udp_connected:
+            arm.process_commands()
+        arm.send_state()
+        self._states.recv(4096)  # franky_sim ignores an answer to the very first
+
+    def answer(self, torques: tuple[float, ...], delay: float = 0.0) -> None:
+        """To the next state, `delay` [s] later."""
+        state, address = self._states.recvfrom(4096)
+        time.sleep(delay)
+        number, = struct.unpack_from("<Q", state)
+        self._states.sendto(UDPCommand.STRUCT.pack(number, *[0.0] * 38, False, False, *torques, False), address)
+
+    def close(self) -> None:
+        self._commands.close()
+        self._states.close()
+
+
+@pytest.fixture
+def client(served: tuple[ArmSimulator, ArmServer]) -> Iterator[Client]:
+    simulator, arm = served
+    arm.process_commands()
+    simulator.step()
+    with contextlib.closing(Client(arm)) as client:
+        begin(arm)
+        yield client
+
+
+TORQUES = (0.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_simulated_time_waits_for_a_late_answer(served: tuple[ArmSimulator, ArmServer], client: Client) -> None:
+    simulator, arm = served
+    lockstep = Lockstep(arm)
+    arm.send_state()
+    client.answer(TORQUES)
+    lockstep.exchange()
+    simulator.step()
+    for torque in (1.0, -2.0, 3.0):
+        arm.send_state()
+        late = threading.Thread(target=client.answer, args=((torque, *TORQUES[1:]), 0.008))
+        began = time.monotonic()
+        late.start()
+        lockstep.exchange()
+        late.join()
+        assert time.monotonic() - began >= 0.008
+        simulator.step()
+        assert arm.robot.desired_torque[0] == pytest.approx(torque), "the answer to this very state"
+
+
+def test_a_silent_client_does_not_fling_the_arm(served: tuple[ArmSimulator, ArmServer], client: Client) -> None:
     """Not held, it has turned by 0.064 rad when the motion is aborted."""
     simulator, arm = served
-    begin(arm)
-    reflex = SilenceReflex(arm)
+    lockstep = Lockstep(arm)
     q = np.array(arm.robot.inner_state.q)
-    torques = (0.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    arm._handle_udp_command(UDPCommand.STRUCT.pack(1, *[0.0] * 38, False, False, *torques, False))
+    arm.send_state()
+    client.answer(TORQUES)
     moved = []
     for _ in range(LOST_COMMANDS + 50):
-        arm._post_process_commands()
-        reflex.step()
+        lockstep.exchange()
         simulator.step()
+        arm.send_state()
         moved.append(np.abs(arm.robot.inner_state.q - q).max())
-    assert moved[HELD_AFTER] > 1e-4 and max(moved) < 0.02
-    assert np.ptp(moved[-30:]) < 1e-3, "at rest"
+    assert 0 < moved[0] < 1e-4, "the last torque acts for the millisecond it was made for"
+    assert max(moved) < 0.003
+    assert np.ptp(moved[-30:]) < 1e-4, "at rest"
     assert not arm.current_motion_id, "aborted"
