@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from safe_policy_core.data.episode_file import Episode, content_hash, read_episode, write_episode
+from safe_policy_core.data.labels import LabelLayers
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 
@@ -43,10 +44,12 @@ class EpisodeStore:
     `sources` are episode files or directories searched for them. Files are read at the first use,
     each once; images stay uint8. With `skip_broken` the readable files are used and the others
     are listed in `broken`; without it all of the broken ones are named in one `DatasetError`.
+    The label layer beside the files is applied; episodes that a reviewer rejected are listed in `rejected`.
     """
 
     def __init__(self, sources: Path | str | Iterable[Path | str] = (), *, skip_broken: bool = False) -> None:
         self.broken: dict[Path, str] = {}
+        self.rejected: list[Path] = []
         self._skip_broken = skip_broken
         self._pending: list[tuple[Path, float]] = [(path, 1.0) for path in _episode_files(sources)]
         self._summaries: list[EpisodeSummary] = []
@@ -148,9 +151,13 @@ class EpisodeStore:
 
     def _load_pending(self) -> None:
         pending, self._pending = self._pending, []
+        layers = LabelLayers()
         for path, weight in pending:
             try:
-                self._append(read_episode(path), weight)
+                if (episode := layers.labelled(path, read_episode(path))) is None:
+                    self.rejected.append(path)
+                else:
+                    self._append(episode, weight)
             except DatasetError as error:
                 message = str(error)
                 self.broken[path] = message if message.startswith(str(path)) else f"{path}: {message}"

@@ -1,0 +1,141 @@
+"""Windows of the last K steps with returns-to-go and costs-to-go, for sequence models (CDT, QPT).
+
+A window ends at any step of an episode and is padded on the left, as it is when acting. Relabelled
+episodes (`augmentation`) are entries of their own that share the rows of the original: they cost
+three numbers each, not a copy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.errors import DatasetError
+from safe_policy_core.interfaces import Specs
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """Episodes under other labels: `episode` (M,) int64, and what is added to every return- and cost-to-go, (M,)."""
+
+    episode: np.ndarray
+    return_shift: np.ndarray
+    cost_shift: np.ndarray
+
+
+class SequenceStore:
+    """Samples windows of a DSRL dataset.
+
+    length: K, steps of a window. weights: (E,), how often an episode is drawn relative to the others
+    (None: equally often); relabelled episodes are drawn as often as their originals.
+    """
+
+    def __init__(self, dataset: DsrlDataset, length: int, weights: np.ndarray | None = None,
+                 relabelled: Relabelled | None = None) -> None:
+        weights = np.ones(len(dataset)) if weights is None else np.asarray(weights, float)
+        if weights.shape != (len(dataset),) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+            raise DatasetError(f"weights: expected {len(dataset)} numbers of at least 0, one of them above")
+        self.dataset, self.length = dataset, length
+        self._return_to_go = _to_go(dataset.rewards, dataset)
+        self._cost_to_go = _to_go(dataset.costs, dataset)
+        self._episode, self._shifts = np.arange(len(dataset)), np.zeros((2, len(dataset)), np.float32)
+        if relabelled is not None:
+            self._episode = np.concatenate([self._episode, relabelled.episode])
+            shifts = np.stack([relabelled.return_shift, relabelled.cost_shift]).astype(np.float32)
+            self._shifts = np.concatenate([self._shifts, shifts], 1)
+        self._cumulative = np.cumsum(weights[self._episode])
+
+    @property
+    def specs(self) -> Specs:
+        return self.dataset.specs
+
+    def __len__(self) -> int:
+        """Number of episodes, relabelled ones included."""
+        return len(self._episode)
+
+    def data_hash(self) -> str:
+        return self.dataset.data_hash()
+
+    def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """`batch` windows of `length` steps.
+
+        observations (B, K, size), actions (B, K, size), rewards, costs, returns_to_go, costs_to_go
+        (B, K) float32 (undiscounted, from the step on, its own reward included); time_steps (B, K)
+        int64 since the episode's first; mask (B, K) bool, False where padded on the left (zeros there);
+        terminal (B,) bool, whether the window's last step ended the episode by termination.
+        """
+        drawn = np.searchsorted(self._cumulative, rng.random(batch) * self._cumulative[-1], side="right")
+        entry = np.minimum(drawn, len(self._episode) - 1)
+        episode, data = self._episode[entry], self.dataset
+        first = data.starts[episode]
+        last = first + rng.integers(0, data.lengths[episode])
+        return self.windows(first, last, length, self._shifts[:, entry])
+
+    def windows(self, first: np.ndarray, last: np.ndarray, length: int, shifts: np.ndarray) -> dict[str, np.ndarray]:
+        """The windows that end at the rows `last` of the episodes that begin at `first`, all (B,)."""
+        data = self.dataset
+        index = last[:, None] + np.arange(1 - length, 1)
+        steps = index - first[:, None]
+        mask = steps >= 0
+        np.maximum(index, first[:, None], out=index)
+        batch: dict[str, np.ndarray] = {
+            "observations": data.observations.take(index, 0), "actions": data.actions.take(index, 0),
+            "rewards": data.rewards.take(index), "costs": data.costs.take(index),
+            "returns_to_go": self._return_to_go.take(index) + shifts[0][:, None],
+            "costs_to_go": self._cost_to_go.take(index) + shifts[1][:, None]}
+        if not mask.all():
+            padded = ~mask
+            for values in batch.values():
+                values[padded] = 0
+        return batch | {"time_steps": np.maximum(steps, 0), "mask": mask, "terminal": data.terminals[last]}
+
+
+def augmented(dataset: DsrlDataset, share: float, rng: np.random.Generator, max_return: float | None = None
+              ) -> Relabelled:
+    """QPT Algorithm 2 (CDT's augmentation): infeasible targets, labelled onto the best episode that is safe for them.
+
+    share: relabelled episodes as a share of the dataset's. max_return: r_max, by default the
+    highest return in the data, so that no label asks for more than was ever seen.
+
+    Line 6's RF (eq. 39) asks for a cost of exactly kappa, which a kappa drawn from a continuous range
+    never meets; here RF(kappa) is the best return of a cost of at most kappa, which is R(tau*) of line 8.
+    """
+    returns, costs = dataset.returns, dataset.cost_returns
+    count = round(share * len(dataset))
+    highest = float(returns.max()) if max_return is None else max_return
+    kappa = rng.uniform(costs.min(), costs.max(), count)  # line 4
+    best = frontier(dataset, kappa)  # line 8, eq. 11
+    rho = rng.uniform(returns[best], np.maximum(highest, returns[best]))  # line 6
+    return Relabelled(best, rho - returns[best], kappa - costs[best])  # line 10, eq. 12
+
+
+def frontier(dataset: DsrlDataset, cost: np.ndarray) -> np.ndarray:
+    """The episode of the highest return among those of at most `cost` (QPT eq. 11), in the shape of `cost`.
+
+    Raises `DatasetError` when no episode costs as little as that.
+    """
+    order = np.lexsort((-dataset.returns, dataset.cost_returns))
+    returns, costs = dataset.returns[order], dataset.cost_returns[order]
+    better = np.maximum.accumulate(returns) == returns
+    best = order[np.maximum.accumulate(np.where(better, np.arange(len(order)), 0))]
+    place = np.searchsorted(costs, cost, side="right") - 1
+    if (place < 0).any():
+        raise DatasetError(f"cost: {float(np.min(cost)):g} is less than that of any episode ({costs[0]:g})")
+    return best[place]
+
+
+def cost_weights(dataset: DsrlDataset) -> np.ndarray:
+    """(E,) weights that fall linearly with an episode's cost, from 1 to almost 0 (CDT in OSRL, there from 50 down)."""
+    return 1 - dataset.cost_returns / (dataset.cost_returns.max() + 1)
+
+
+def _to_go(values: np.ndarray, dataset: DsrlDataset) -> np.ndarray:
+    """(N,) sums from each row to the end of its episode, by one running sum in double precision."""
+    running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    following = np.repeat(running[dataset.starts[1:]], dataset.lengths)
+    following -= running[:-1]
+    return following.astype(np.float32)
+
+
