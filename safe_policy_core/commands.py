@@ -14,7 +14,9 @@ import tyro
 from tqdm import tqdm
 
 from safe_policy_core.checkpoint import RUN_FOLDER, find_checkpoint, read_manifest
+from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.episodes import EpisodeStore
+from safe_policy_core.data.sources import open_data
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import EpisodeResult, rollout, summarize
@@ -32,10 +34,10 @@ class Pretrain:
     """Train a method offline on recorded episodes."""
 
     method: tyro.conf.Positional[str]
-    """fosp, or bc (behaviour cloning)."""
+    """A name in `safe_policy_core.methods.registry.METHODS`: fosp, bc (behaviour cloning), dt, cdt, qpt, ..."""
 
     data: tuple[Path, ...]
-    """Episode files (*.h5), or folders of them."""
+    """Episode files (*.h5) or folders of them; or one DSRL file, by path or by its task (PointGoal1)."""
 
     out: Path
     """Folder of the run: `checkpoint` and `metrics.jsonl`."""
@@ -81,21 +83,23 @@ class Pretrain:
         checkpoint = self.out / RUN_FOLDER
         if checkpoint.exists() and not self.resume:
             raise ConfigurationError(f"out: {checkpoint} exists; resume it with --resume, or name another folder")
-        store = EpisodeStore(self.data, skip_broken=self.skip_broken)
+        data = open_data(self.data, self.skip_broken)
         if self.init is None:
-            learner = make_learner(self.method, store.specs, calibrated(config, store), self.seed, device)
+            config = calibrated(config, data) if isinstance(data, EpisodeStore) else config
+            learner = make_learner(self.method, data.specs, config, self.seed, device)
         else:
             found = read_manifest(self.init)["method"]
             if found != self.method:
                 raise ConfigurationError(f"init: {self.init} is of method {found!r}, expected {self.method!r}")
             learner = load_learner(self.init, device)
         batch, length = sequence_sizes(self.method, self.batch, self.length)
-        metrics = train_offline(learner, store, self.steps, batch, length, self.seed, checkpoint,
+        metrics = train_offline(learner, data, self.steps, batch, length, self.seed, checkpoint,
                                 self.out / "metrics.jsonl", self.resume, checkpoint_every=self.checkpoint_every,
                                 command=command_line())
         return {"method": self.method, "checkpoint": str(checkpoint), "log": str(self.out / "metrics.jsonl"),
-                "sha256": read_manifest(checkpoint)["sha256"], "steps": self.steps, "episodes": len(store),
-                "frames": store.rows, "broken": sorted(map(str, store.broken)), "metrics": metrics}
+                "sha256": read_manifest(checkpoint)["sha256"], "steps": self.steps, "episodes": len(data),
+                "frames": data.rows, "broken": [] if isinstance(data, DsrlDataset) else sorted(map(str, data.broken)),
+                "metrics": metrics}
 
 
 @dataclass

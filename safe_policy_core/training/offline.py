@@ -10,16 +10,17 @@ from typing import Any
 from tqdm import tqdm
 
 from safe_policy_core.checkpoint import MANIFEST, annotate_checkpoint, find_checkpoint, read_manifest, replace_directory
+from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import CheckpointError
 from safe_policy_core.interfaces import Learner
 from safe_policy_core.training.metrics import Means, append_row, keep_rows_until
 from safe_policy_core.training.preparation import with_virtual_obstacles
-from safe_policy_core.training.steps import OFFLINE, selected, take_step
+from safe_policy_core.training.steps import OFFLINE, selected, source_of, take_step
 
 
-def train_offline(learner: Learner, store: EpisodeStore, steps: int, batch: int, length: int, seed: int = 0,
-                  checkpoint_dir: Path | None = None, log: Path | None = None, resume: bool = False,
+def train_offline(learner: Learner, data: EpisodeStore | DsrlDataset, steps: int, batch: int, length: int,
+                  seed: int = 0, checkpoint_dir: Path | None = None, log: Path | None = None, resume: bool = False,
                   progress: bool = True, *, checkpoint_every: int = 500, log_every: int = 20, command: str = ""
                   ) -> dict[str, float]:
     """Takes updates until `steps` of them are done, and returns the mean metrics of the last window.
@@ -32,7 +33,8 @@ def train_offline(learner: Learner, store: EpisodeStore, steps: int, batch: int,
     Raises `DatasetError` for unfit episodes, `CheckpointError` for a checkpoint of another run,
     and `FloatingPointError` when the loss is no longer finite.
     """
-    chosen = with_virtual_obstacles(selected(store, learner), learner)
+    chosen = (source_of(data, learner) if isinstance(data, DsrlDataset)
+              else with_virtual_obstacles(selected(data, learner), learner))
     identity: dict[str, Any] = {"seed": seed, "batch": batch, "length": length, "data_hash": chosen.data_hash()}
     begin = _resume(learner, checkpoint_dir, identity) if resume and checkpoint_dir is not None else 0
     if log is not None:

@@ -1,0 +1,48 @@
+"""Where batches come from: episode files, or one DSRL file, opened by what they contain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from safe_policy_core.data.dsrl import DsrlDataset, find_dsrl_file, is_dsrl_file, read_dsrl
+from safe_policy_core.data.dsrl_tasks import load_tasks
+from safe_policy_core.data.episodes import EpisodeStore
+from safe_policy_core.errors import DatasetError
+from safe_policy_core.interfaces import Specs
+
+
+class DataSource(Protocol):
+    """What training samples from: `EpisodeStore`, `TransitionStore` or `SequenceStore`."""
+
+    @property
+    def specs(self) -> Specs: ...
+
+    def __len__(self) -> int: ...
+
+    def data_hash(self) -> str: ...
+
+    def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
+
+
+def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore | DsrlDataset:
+    """One DSRL file, by path, name or task (`find_dsrl_file`), or the episodes of files and folders.
+
+    Raises `DatasetError`, also for several DSRL files: their episodes belong to different tasks.
+    """
+    names = [str(path) for path in paths]
+    dsrl = [name for name in names if is_dsrl_file(name) or (not Path(name).exists() and _names_dsrl(name))]
+    if not dsrl:
+        return EpisodeStore(paths, skip_broken=skip_broken)
+    if len(names) > 1:
+        raise DatasetError(f"{dsrl[0]}: a DSRL file is trained on alone; {len(names)} were named")
+    return read_dsrl(find_dsrl_file(dsrl[0]))
+
+
+def _names_dsrl(name: str) -> bool:
+    """Whether something that is no path can be a file in `$DSRL_DATASET_DIR`."""
+    tasks = load_tasks()
+    return name in tasks or any(name == task.file for task in tasks.values())
