@@ -222,10 +222,10 @@ def read_tracks(path: Path | str) -> Episode:
 
 
 def read_pictures(path: Path | str, rows: slice = slice(None), name: str = "image") -> np.ndarray:
-    """Rows of one image observation, (N, H, W, 3) uint8. Raises `DatasetError` when there are none, or no RGB images."""
+    """Rows of one image observation, (N, H, W, 3) uint8. Raises `DatasetError` without RGB pictures of that name."""
     with _opened(Path(path)) as file:
         dataset = next((item for found, item in _walk(file) if found == f"observation/{name}"), None)
-        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 4 or dataset.shape[3] != 3 or dataset.dtype != np.uint8:
+        if not isinstance(dataset, h5py.Dataset) or dataset.dtype != np.uint8 or dataset.shape[3:] != (3,):
             raise DatasetError(f"observation/{name}: expected (N, H, W, 3) uint8 pictures")
         return _field(file, f"observation/{name}", lambda: dataset[rows])
 

@@ -18,7 +18,8 @@ from safe_policy_core.data.labels import LabelLayers
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 
-__all__ = ["Episode", "EpisodeStore", "EpisodeSummary", "content_hash", "read_episode", "write_episode"]
+__all__ = ["Episode", "EpisodeStore", "EpisodeSummary", "content_hash", "episode_files", "read_episode",
+           "write_episode"]
 
 _EPISODE_SUFFIXES = (".h5", ".hdf5")
 
@@ -51,7 +52,7 @@ class EpisodeStore:
         self.broken: dict[Path, str] = {}
         self.rejected: list[Path] = []
         self._skip_broken = skip_broken
-        self._pending: list[tuple[Path, float]] = [(path, 1.0) for path in _episode_files(sources)]
+        self._pending: list[tuple[Path, float]] = [(path, 1.0) for path in episode_files(sources)]
         self._summaries: list[EpisodeSummary] = []
         self._starts: list[int] = []
         self._weights: list[float] = []
@@ -224,7 +225,8 @@ def _episode_rows(episode: Episode) -> dict[str, np.ndarray]:
     return {**episode.observations, **rows}
 
 
-def _episode_files(sources: Path | str | Iterable[Path | str]) -> list[Path]:
+def episode_files(sources: Path | str | Iterable[Path | str]) -> list[Path]:
+    """The files that `sources`, files and directories, stand for. Raises `DatasetError` for one without any."""
     files: list[Path] = []
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
         path = Path(source)
