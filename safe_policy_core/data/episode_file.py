@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,10 +224,10 @@ def read_tracks(path: Path | str) -> Episode:
 def read_pictures(path: Path | str, rows: slice = slice(None), name: str = "image") -> np.ndarray:
     """Rows of one image observation, (N, H, W, 3) uint8. Raises `DatasetError` without RGB pictures of that name."""
     with _opened(Path(path)) as file:
-        dataset = next((item for found, item in _walk(file) if found == f"observation/{name}"), None)
-        if not isinstance(dataset, h5py.Dataset) or dataset.dtype != np.uint8 or dataset.shape[3:] != (3,):
+        dataset = _reading("fields", lambda: dict(_walk(file))).get(f"observation/{name}")
+        if dataset is None or dataset.dtype != np.uint8 or dataset.shape[3:] != (3,):
             raise DatasetError(f"observation/{name}: expected (N, H, W, 3) uint8 pictures")
-        return _field(file, f"observation/{name}", lambda: dataset[rows])
+        return _reading(f"observation/{name}", lambda: dataset[rows])
 
 
 @contextlib.contextmanager
@@ -246,41 +246,47 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 def _read(file: h5py.File, pictures: bool = True) -> tuple[Episode, str]:
-    names = _field(file, "fields", lambda: [name for name, item in _walk(file) if isinstance(item, h5py.Dataset)])
+    items = _reading("fields", lambda: dict(_walk(file)))
     known = {dataset for dataset, _ in STEP_FIELDS.values()} | {"time_ns", "filter_reason"}
-    if extra := sorted(name for name in names if name not in known and not name.startswith("observation/")):
+    if extra := sorted(name for name in items if name not in known and not name.startswith("observation/")):
         raise DatasetError(f"{extra[0]}: unexpected field")
-    metadata = _field(file, "metadata", lambda: json.loads(file.attrs["metadata"]))
-    wanted = [name for name in names if name.startswith("observation/") and (pictures or file[name].ndim < 4)]
-    observations = {name.removeprefix("observation/"): _field(file, name) for name in wanted}
+
+    def values(name: str) -> np.ndarray:
+        return _reading(name, lambda: items[name][()])
+
+    metadata = _reading("metadata", lambda: json.loads(file.attrs["metadata"]))
+    observations = {name.removeprefix("observation/"): values(name) for name, item in items.items()
+                    if name.startswith("observation/") and (pictures or item.ndim < 4)}
     if not pictures:
-        metadata = _field(file, "metadata specs", lambda: {**metadata, "specs": {
+        metadata = _reading("metadata specs", lambda: {**metadata, "specs": {
             **metadata["specs"], "observation": {name: spec for name, spec in metadata["specs"]["observation"].items()
                                                  if name in observations}}})
-    arrays = {name: _field(file, dataset) for name, (dataset, _) in STEP_FIELDS.items()}
-    reasons = _field(file, "filter_reason", lambda: list(file["filter_reason"].asstr()[()]))
-    digest = _field(file, "sha256", lambda: str(file.attrs["sha256"]))
-    return Episode(observations, filter_reason=reasons, time_ns=_field(file, "time_ns"), metadata=metadata,
+    arrays = {name: values(dataset) for name, (dataset, _) in STEP_FIELDS.items()}
+    reasons = _reading("filter_reason", lambda: list(items["filter_reason"].asstr()[()]))
+    digest = _reading("sha256", lambda: str(file.attrs["sha256"]))
+    return Episode(observations, filter_reason=reasons, time_ns=values("time_ns"), metadata=metadata,
                    **arrays), digest
 
 
-def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every dataset under its full name. Raises `DatasetError` for what lies in another file, which may be any file."""
     for name in group:
-        # Links and external storage may name any file of this machine.
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise DatasetError(f"{prefix}{name}: a link, expected data in this file")
         item = group[name]
-        if isinstance(item, h5py.Dataset) and (item.external or item.is_virtual):
-            raise DatasetError(f"{prefix}{name}: kept in another file, expected data in this file")
-        yield prefix + name, item
         if isinstance(item, h5py.Group):
             yield from _walk(item, f"{prefix}{name}/")
+        elif isinstance(item, h5py.Dataset):
+            creation = item.id.get_create_plist()
+            if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
+                raise DatasetError(f"{prefix}{name}: kept elsewhere, expected data in this file")
+            yield prefix + name, item
 
 
-def _field(file: h5py.File, name: str, read: Any = None) -> Any:
-    """One field, with every way in which HDF5 reports damage turned into a `DatasetError` that names it."""
+def _reading(name: str, read: Callable[[], Any]) -> Any:
+    """What `read` gives, with every way in which HDF5 reports damage turned into a `DatasetError` that names it."""
     try:
-        return read() if read is not None else file[name][()]
+        return read()
     except KeyError as error:
         raise DatasetError(f"{name}: missing") from error
     except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:

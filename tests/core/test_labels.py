@@ -189,6 +189,7 @@ def test_the_newest_score_counts(tmp_path: Path) -> None:
     assert {key: score.score for key, score in read_scores(tmp_path).items()} == {"x": 0.1, "y": 0.9}
     with pytest.raises(DatasetError, match="score"):
         Score("x", "0.h5", "dspo", 1.5)
-    append_lines(tmp_path / SCORES_FILE, [{"recording": "x", "name": "", "method": "", "score": 0, "attention": [None]}])
+    append_lines(tmp_path / SCORES_FILE, [{"recording": "x", "name": "", "method": "", "score": 0,
+                                           "attention": [None]}])
     with pytest.raises(DatasetError, match=r"scores\.jsonl.*attention"):
         read_scores(tmp_path)
