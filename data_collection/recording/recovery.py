@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mcap.records import Channel, Chunk, DataEnd, McapRecord, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader, breakup_chunk
-from mcap.writer import CompressionType, Writer
 
 from data_collection.recording.damage import DAMAGE
-from data_collection.recording.writer import CHUNK_SIZE, PART_SUFFIX, SUMMARY_RECORD, pack_metadata, sync_directory
+from data_collection.recording.writer import (
+    PART_SUFFIX,
+    PROGRESS_RECORD,
+    SUMMARY_RECORD,
+    new_writer,
+    pack_metadata,
+    sync_directory,
+    unpack_metadata,
+)
 from safe_policy_core.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+QUARANTINE = "quarantine"
+"""Folder beside the recordings for what cannot be recovered."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +43,32 @@ class Recovery:
 
 def unfinished(directory: Path | str) -> list[Path]:
     """The part files in `directory` that no living writer holds, oldest name first."""
-    return [part for part in sorted(Path(directory).glob(f"*.mcap{PART_SUFFIX}")) if not _is_held(part)]
+    return [part for part in sorted(Path(directory).glob(f"*.mcap{PART_SUFFIX}")) if _is_free(part)]
+
+
+def recover_all(directory: Path | str) -> list[Recovery]:
+    """Completes every recording in `directory` that a crash left behind, and tells of each in the log.
+
+    What holds nothing to save goes to `QUARANTINE` below `directory`: it is told of once, and nothing is deleted. A
+    file that the disk refuses to copy, for instance a full one, stays for the next start.
+    """
+    found = []
+    for part in unfinished(directory):
+        try:
+            result = recover(part)
+        except DatasetError as error:
+            _quarantine(part, error)
+        except OSError as error:
+            log.error("recovery: %s: %s; it stays for the next start", part, error)
+        else:
+            log.warning("recovered %s after a crash: %d messages, %d bytes lost", result.path, result.messages,
+                        result.lost_bytes)
+            found.append(result)
+    return found
 
 
 def recover(part: Path | str) -> Recovery:
-    """Copies every whole message of `NAME.mcap.part` to `NAME.mcap`; the part file goes when that is on disk.
+    """Makes `NAME.mcap` of every whole message in `NAME.mcap.part`. A crash at any point leaves one of the two whole.
 
     Raises `DatasetError` when the file is missing, still being written, holds no message, or when `NAME.mcap` exists.
     """
@@ -45,33 +80,56 @@ def recover(part: Path | str) -> Recovery:
         raise DatasetError(f"{part}: no such file")
     if path.exists():
         raise DatasetError(f"{part}: {path.name} exists already; move one of the two away")
-    if _is_held(part):
-        raise DatasetError(f"{part}: still being written; stop its recorder first")
-    temporary = path.with_name(path.name + ".recovering")
-    with open(part, "rb") as source, open(temporary, "wb") as target:
-        messages, good_bytes = _copy(source, target)
-        target.flush()
-        os.fsync(target.fileno())
-    lost = part.stat().st_size - good_bytes
-    if not messages:
-        temporary.unlink()
-        raise DatasetError(f"{part}: holds no whole message; delete it")
-    os.replace(temporary, path)
-    sync_directory(path.parent)
-    part.unlink()
+    temporary = path.with_name(f".{path.name}.recovering")
+    with _held(part) as source:
+        if source is None:
+            raise DatasetError(f"{part}: still being written; stop its recorder first")
+        try:
+            with open(temporary, "wb") as target:
+                messages, good_bytes = _copy(source, target)
+                target.flush()
+                os.fsync(target.fileno())
+            lost = part.stat().st_size - good_bytes
+            if not messages:
+                raise DatasetError(f"{part}: holds no whole message")
+            # In two steps: after the first, a crash leaves a part file that is whole and is recovered again.
+            os.replace(temporary, part)
+        finally:
+            temporary.unlink(missing_ok=True)
+        os.replace(part, path)
+        sync_directory(path.parent)
     return Recovery(path, messages, lost)
+
+
+def _quarantine(part: Path, why: DatasetError) -> None:
+    """Moves a file to the quarantine, under a name that is free there, unless somebody has it by now."""
+    with _held(part) as source:
+        if source is None:
+            return
+        folder = part.parent / QUARANTINE
+        names = (part.name, *(f"{number}-{part.name}" for number in range(1, 1000)))
+        try:
+            folder.mkdir(exist_ok=True)
+            target = next(folder / name for name in names if not (folder / name).exists())
+            os.replace(part, target)
+            sync_directory(folder)
+            sync_directory(part.parent)
+        except OSError as error:
+            log.error("recovery: %s; it cannot be moved to %s (%s)", why, folder, error)
+        else:
+            log.error("recovery: %s; moved to %s", why, target)
 
 
 def _copy(source: BinaryIO, target: BinaryIO) -> tuple[int, int]:
     """Returns the number of messages copied and the bytes of `source` that were readable."""
-    writer = Writer(target, chunk_size=CHUNK_SIZE, compression=CompressionType.LZ4)
+    writer = new_writer(target)
     writer.start(profile="ros2", library="safe-policy recover")
     schemas: dict[int, int] = {0: 0}
     channels: dict[int, int] = {}
     topics: dict[int, str] = {}
     counts: dict[str, int] = {}
     end = 0
-    complete = False
+    complete, progress = False, {}
     for record, offset in _readable(source):
         end = offset
         match record:
@@ -88,10 +146,12 @@ def _copy(source: BinaryIO, target: BinaryIO) -> tuple[int, int]:
             case Metadata():
                 writer.add_metadata(record.name, record.metadata)
                 complete = complete or record.name == SUMMARY_RECORD
+                if record.name == PROGRESS_RECORD:
+                    progress = _unpacked(record)
             case _:
                 pass
     if not complete:
-        writer.add_metadata(SUMMARY_RECORD, pack_metadata({"messages": counts, "recovered": True}))
+        writer.add_metadata(SUMMARY_RECORD, pack_metadata({"messages": counts, **progress, "recovered": True}))
     writer.finish()
     return sum(counts.values()), end
 
@@ -105,16 +165,38 @@ def _readable(source: BinaryIO) -> Iterator[tuple[McapRecord, int]]:
             inner = breakup_chunk(record, validate_crc=True) if isinstance(record, Chunk) else [record]
         except (StopIteration, *DAMAGE):
             return
+        for item in inner:
+            # Behind the end of the data is only the index, which is made anew.
+            yield item, source.seek(0, os.SEEK_END) if isinstance(item, DataEnd) else source.tell()
         if isinstance(record, DataEnd):
             return
-        for item in inner:
-            yield item, source.tell()
 
 
-def _is_held(part: Path) -> bool:
-    with open(part, "rb") as file:
+def _unpacked(record: Metadata) -> dict[str, Any]:
+    """Its content, nothing when it is damaged."""
+    try:
+        return unpack_metadata(record.metadata)
+    except (ValueError, KeyError):
+        return {}
+
+
+@contextmanager
+def _held(part: Path) -> Iterator[BinaryIO | None]:
+    """The file, open for reading under its lock until the end of the context; None while somebody else has it."""
+    try:
+        file = open(part, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        yield None
+        return
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            return True
-        return False
+            yield None
+            return
+        yield file
+
+
+def _is_free(part: Path) -> bool:
+    with _held(part) as file:
+        return file is not None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_collection.recording.recovery import recover, unfinished
+from data_collection.recording.recovery import recover_all
 from data_collection.recording.writer import McapEpisodeWriter
 from safe_policy_core.errors import DatasetError, UserError
 
@@ -124,22 +124,12 @@ class RecordingSession:
         return result
 
     def recover(self, directory: Path | str | None = None) -> list[Path]:
-        """Completes recordings that a crash left behind in a folder; once per folder. Returns their paths."""
+        """Completes what a crash left behind in a folder, see `recover_all`; once per folder. Returns the new paths."""
         folder = Path(directory) if directory else self.directory
         if folder in self._searched or not folder.is_dir():
             return []
         self._searched.add(folder)
-        recovered = []
-        for part in unfinished(folder):
-            try:
-                result = recover(part)
-            except (DatasetError, OSError) as error:
-                log.error("recovery: %s", error)
-                continue
-            log.warning("recovered %s after a crash: %d messages, %d bytes lost", result.path, result.messages,
-                        result.lost_bytes)
-            recovered.append(result.path)
-        return recovered
+        return [result.path for result in recover_all(folder)]
 
     def _write(self, sample: Sample) -> None:
         assert self._writer is not None

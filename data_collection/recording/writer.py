@@ -8,15 +8,17 @@ import json
 import logging
 import os
 import threading
+import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mcap.well_known import MessageEncoding, SchemaEncoding
 from mcap.writer import CompressionType, Writer
 
+from data_collection.recording.clocks import ClockRecord, has_stamp, stamp_ns
 from data_collection.recording.definitions import message_definition
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,9 @@ PART_SUFFIX = ".part"
 EPISODE_RECORD = "safe_policy.episode"
 """Metadata record at the start of the file: what episode this is."""
 SUMMARY_RECORD = "safe_policy.summary"
-"""Metadata record at the end: message counts and drops by topic."""
+"""Metadata record at the end: message counts, drops and clock offsets by topic."""
+PROGRESS_RECORD = "safe_policy.progress"
+"""Metadata record every `PROGRESS_PERIOD`: drops and clock offsets so far, for a file that never gets its end."""
 
 CHUNK_SIZE = 4096
 """[bytes] Whole chunks survive a kill; with the library's 1 MiB, seconds of data would be lost."""
@@ -33,6 +37,8 @@ FLUSH_PERIOD = 0.1
 """[s] How much a killed process loses at most."""
 SYNC_PERIOD = 0.5
 """[s] How much a power failure loses at most."""
+PROGRESS_PERIOD = 1.0
+"""[s] How old the drops of a recovered recording may be."""
 
 
 def pack_metadata(content: Mapping[str, Any]) -> dict[str, str]:
@@ -86,16 +92,17 @@ class McapEpisodeWriter:
         if self.path.exists():
             raise FileExistsError(f"{self.path}: exists already; recordings are never overwritten")
         self.counts: dict[str, TopicCount] = {}
+        self.clocks = ClockRecord()
         self._definition = definition
         self._schemas: dict[str, int] = {}
         self._channels: dict[str, int] = {}
+        self._stamped: set[str] = set()
         self._lock = threading.Lock()
         self._error: OSError | None = None
         self._open = False
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.part, "xb", buffering=0)  # noqa: SIM115 - closed by close() and abort()
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._writer = Writer(self._file, chunk_size=CHUNK_SIZE, compression=CompressionType.LZ4)
+        self._file = _create_locked(self.part)
+        self._writer = new_writer(self._file)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep_on_disk, name="mcap-sync", daemon=True)
         try:
@@ -125,6 +132,8 @@ class McapEpisodeWriter:
                 self._error = error
                 raise
             self.counts[topic].add(sequence, publisher)
+            self.clocks.message(topic, log_time_ns, log_time_ns if publish_time_ns is None else publish_time_ns,
+                                stamp_ns(data) if topic in self._stamped else 0)
 
     def close(self, summary: Mapping[str, Any] | None = None) -> Path:
         """Completes the file, syncs it and gives it its final name. Returns that name."""
@@ -132,7 +141,7 @@ class McapEpisodeWriter:
         with self._lock:
             self._check()
             content = {"messages": {topic: count.messages for topic, count in self.counts.items()},
-                       "dropped": {topic: count.dropped for topic, count in self.counts.items()}, **(summary or {})}
+                       **self._progress(), **(summary or {})}
             try:
                 self._writer.add_metadata(SUMMARY_RECORD, pack_metadata(content))
                 self._writer.finish()
@@ -163,11 +172,17 @@ class McapEpisodeWriter:
         """Messages missing on all topics together."""
         return sum(count.dropped for count in self.counts.values())
 
+    def _progress(self) -> dict[str, Any]:
+        return {"dropped": {topic: count.dropped for topic, count in self.counts.items()},
+                "clocks": self.clocks.to_json()}
+
     def _register(self, topic: str, type_name: str) -> int:
-        schema = self._schemas.get(type_name)
+        schema, text = self._schemas.get(type_name), self._definition(type_name)
         if schema is None:
-            text = self._definition(type_name).encode()
-            schema = self._schemas[type_name] = self._writer.register_schema(type_name, SchemaEncoding.ROS2, text)
+            schema = self._writer.register_schema(type_name, SchemaEncoding.ROS2, text.encode())
+            self._schemas[type_name] = schema
+        if has_stamp(text):
+            self._stamped.add(topic)
         self._channels[topic] = self._writer.register_channel(topic, MessageEncoding.CDR, schema)
         self.counts[topic] = TopicCount()
         return self._channels[topic]
@@ -184,22 +199,44 @@ class McapEpisodeWriter:
             self._thread.join()
 
     def _keep_on_disk(self) -> None:
-        since_sync = 0.0
+        synced = told = time.monotonic()
         while not self._stop.wait(FLUSH_PERIOD):
+            now = time.monotonic()
             try:
                 with self._lock:
                     if self._error is not None:
                         return
+                    self.clocks.look(time.time_ns(), time.monotonic_ns())
+                    if now - told >= PROGRESS_PERIOD:
+                        told = now
+                        self._writer.add_metadata(PROGRESS_RECORD, pack_metadata(self._progress()))
                     self._writer.flush()
-                since_sync += FLUSH_PERIOD
-                if since_sync >= SYNC_PERIOD:
-                    since_sync = 0.0
+                # From the clock: on a busy machine a wait of a tenth of a second may take much longer.
+                if now - synced >= SYNC_PERIOD - FLUSH_PERIOD:
+                    synced = now
                     os.fsync(self._file.fileno())
             except OSError as error:
                 log.error("%s: %s", self.part, error)
                 with self._lock:
                     self._error = error
                 return
+
+
+def new_writer(file: BinaryIO) -> Writer:
+    """The writer of recordings and of recovered ones: chunks that survive, checksums of everything."""
+    return Writer(file, chunk_size=CHUNK_SIZE, compression=CompressionType.LZ4, enable_data_crcs=True)
+
+
+def _create_locked(part: Path) -> BinaryIO:
+    """A new file under an exclusive lock. Raises `FileExistsError` when there is one of that name."""
+    while True:
+        file = open(part, "xb", buffering=0)  # noqa: SIM115 - the writer closes it
+        # Between the two a recovery may have found the empty file, not held by anybody, and moved it away.
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(part)):
+                return file
+        file.close()
 
 
 def sync_directory(directory: Path) -> None:

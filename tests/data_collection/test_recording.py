@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mcap.reader import make_reader
 
 from data_collection.recording import McapEpisodeWriter, message_definition, recover, unfinished
-from data_collection.recording.encoding import encode_message
+from data_collection.recording.encoding import encode_message, stamp
 from data_collection.recording.session import RecordingSession, Sample
 from data_collection.recording.writer import EPISODE_RECORD, SUMMARY_RECORD
 from safe_policy_core.errors import ConfigurationError, DatasetError
@@ -79,7 +79,9 @@ def test_messages_and_metadata_come_back_as_they_were(tmp_path):
     messages, metadata = read(path)
     assert messages == [("/a", 10, 1, b"one"), ("/b", 20, 1, b"two")]
     assert metadata[EPISODE_RECORD] == {"task": "original", "seed": 7}
-    assert metadata[SUMMARY_RECORD] == {"messages": {"/a": 1, "/b": 1}, "dropped": {"/a": 0, "/b": 0}, "note": "done"}
+    summary = metadata[SUMMARY_RECORD]
+    assert summary.pop("clocks")["published_to_received"]["/a"] == pytest.approx([1e-9] * 3)
+    assert summary == {"messages": {"/a": 1, "/b": 1}, "dropped": {"/a": 0, "/b": 0}, "note": "done"}
     assert os.listdir(path.parent) == ["a.mcap"]
 
 
@@ -115,7 +117,7 @@ data = bytes(500)
 print("started", flush=True)
 k = 0
 while True:
-    k += 1
+    k += 1 if k != 20 else 8
     writer.write("/pose", "geometry_msgs/msg/PoseStamped", data, time.time_ns(), sequence=k)
     time.sleep(0.01)
 """
@@ -144,10 +146,12 @@ def test_a_killed_recording_loses_less_than_half_a_second(tmp_path):
     result = recover(part)
     messages, metadata = read(path)
     assert result.path == path and result.messages == len(messages)
-    assert [sequence for _, _, sequence, _ in messages] == list(range(1, len(messages) + 1)), "no gap"
+    assert [sequence for _, _, sequence, _ in messages] == [*range(1, 21), *range(28, len(messages) + 8)], "no gap"
     assert (killed - messages[-1][1]) / 1e9 < 0.5
     assert metadata[EPISODE_RECORD] == {"task": "original"}
-    assert metadata[SUMMARY_RECORD] == {"messages": {"/pose": len(messages)}, "recovered": True}
+    summary = metadata[SUMMARY_RECORD]
+    assert summary["messages"] == {"/pose": len(messages)} and summary["recovered"] is True
+    assert summary["dropped"] == {"/pose": 7}, "what was counted before the crash is kept"
     assert not part.exists()
 
 
@@ -293,10 +297,147 @@ def test_equal_names_do_not_collide(tmp_path):
     assert paths == ["same.mcap", "same-1.mcap", "same-2.mcap"]
 
 
-def test_recordings_left_by_a_crash_are_completed_once(tmp_path):
+def test_recordings_left_by_a_crash_are_completed_or_put_aside_once(tmp_path, caplog):
     write_some(tmp_path / "left.mcap", 5, close=False)
-    (tmp_path / "junk.mcap.part").write_bytes(b"nothing")
+    for expected in ([tmp_path / "left.mcap"], []):
+        (tmp_path / "junk.mcap.part").write_bytes(b"nothing")
+        assert RecordingSession(tmp_path).recover() == expected
+    assert sorted(os.listdir(tmp_path)) == ["left.mcap", "quarantine"]
+    assert sorted(os.listdir(tmp_path / "quarantine")) == ["1-junk.mcap.part", "junk.mcap.part"], "nothing is deleted"
+    assert caplog.text.count("holds no whole message") == 2 and str(tmp_path / "quarantine") in caplog.text
+    assert RecordingSession(tmp_path).recover() == [] and len(caplog.records) == 3, "told of once"
+
+
+# Crashes and full disks, in processes of their own
+
+CRASH_WHILE_RECOVERING = """
+import os, signal, sys
+from data_collection.recording import recover
+calls, original, fatal = 0, os.replace, int(sys.argv[2])
+def replace(source, target):
+    global calls
+    calls += 1
+    if calls == abs(fatal):
+        if fatal > 0: original(source, target)
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(source, target)
+os.replace = replace
+recover(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("fatal", [-1, 1, -2, 2])
+def test_a_crash_while_it_recovers_loses_nothing(tmp_path, fatal):
+    """Killed just before (-) and just after (+) the first and the second change of a name."""
+    write_some(tmp_path / "a.mcap", 50, close=False)
+    command = [sys.executable, "-c", CRASH_WHILE_RECOVERING, str(tmp_path / "a.mcap.part"), str(fatal)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     session = RecordingSession(tmp_path)
-    assert session.recover() == [tmp_path / "left.mcap"]
-    assert (tmp_path / "junk.mcap.part").exists(), "what cannot be read is left for a person to look at"
-    assert session.recover() == []
+    assert session.recover() == ([] if fatal == 2 else [tmp_path / "a.mcap"])
+    messages, metadata = read(tmp_path / "a.mcap")
+    assert [sequence for _, _, sequence, _ in messages] == list(range(1, 51))
+    assert metadata[SUMMARY_RECORD]["recovered"] is True
+    assert os.listdir(tmp_path) == ["a.mcap"]
+
+
+POWER_CUT = """
+import os, sys, time
+from data_collection.recording import McapEpisodeWriter
+original, log = os.fsync, open(sys.argv[2], "w")
+def fsync(descriptor):
+    size = os.fstat(descriptor).st_size
+    original(descriptor)
+    print(descriptor, size, file=log, flush=True)
+os.fsync = fsync
+writer = McapEpisodeWriter(sys.argv[1], {})
+print(writer._file.fileno(), flush=True)
+k = 0
+while True:
+    k += 1
+    writer.write("/pose", "geometry_msgs/msg/PoseStamped", os.urandom(500), time.time_ns(), sequence=k)
+    time.sleep(0.01)
+"""
+
+
+def test_a_power_cut_loses_less_than_a_second(tmp_path):
+    """What the disk was not yet told to keep is taken away; zeros stand where it would have been, as after a crash."""
+    path, log = tmp_path / "a.mcap", tmp_path / "log"
+    process = subprocess.Popen([sys.executable, "-c", POWER_CUT, str(path), str(log)], stdout=subprocess.PIPE)
+    descriptor = int(process.stdout.readline())
+    time.sleep(2.3)
+    cut = time.time_ns()
+    process.kill()
+    process.wait(10)
+    process.stdout.close()
+    part = tmp_path / "a.mcap.part"
+    kept = [int(size) for number, size in (line.split() for line in log.read_text().splitlines())
+            if int(number) == descriptor][-1]
+    whole = part.stat().st_size
+    assert kept < whole
+    os.truncate(part, kept)
+    os.truncate(part, whole)
+    result = recover(part)
+    messages, _ = read(path)
+    assert result.messages == len(messages) and [m[2] for m in messages] == list(range(1, len(messages) + 1))
+    assert (cut - messages[-1][1]) / 1e9 < 1.0
+
+
+FULL_DISK = """
+import json, logging, os, subprocess, sys
+from pathlib import Path
+from data_collection.recording.session import RecordingSession, Sample
+logging.disable()
+folder = Path(sys.argv[1])
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+def record(name, count):
+    session = RecordingSession(folder)
+    session.begin(name, {})
+    for k in range(count):
+        session.add(Sample("/image", "sensor_msgs/msg/Image", os.urandom(1000), 10**9 * k, k, k + 1))
+    return session.finish()
+first = record("first", 300)
+(folder / "other").write_bytes(bytes(400_000))
+second = record("second", 900)
+while_full = RecordingSession(folder).recover()
+(folder / "other").unlink()
+again = [str(path) for path in RecordingSession(folder).recover()]
+third = record("third", 50)
+from mcap.reader import make_reader
+counts = {path.name: [m.sequence for _, _, m in make_reader(path.open("rb"), validate_crcs=True).iter_messages()]
+          for path in sorted(folder.glob("*.mcap"))}
+print(json.dumps([str(first.path), second.error, len(while_full), again, str(third.path), counts]))
+"""
+
+
+@pytest.mark.skipif(subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], check=False,
+                                   capture_output=True).returncode != 0, reason="may not mount a small disk here")
+def test_a_disk_that_is_really_full(tmp_path):
+    command = ["unshare", "-rm", sys.executable, "-c", FULL_DISK, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    first, error, while_full, again, third, counts = json.loads(run.stdout)
+    assert first.endswith("first.mcap") and "No space left on device" in error and "second.mcap.part" in error
+    assert while_full == 0, "a copy has no room; the file stays"
+    assert again == [str(tmp_path / "second.mcap")] and third.endswith("third.mcap")
+    assert counts["first.mcap"] == list(range(1, 301)), "a finished one is never lost"
+    assert counts["second.mcap"] == list(range(1, len(counts["second.mcap"]) + 1)) and len(counts["second.mcap"]) > 200
+    assert counts["third.mcap"] == list(range(1, 51))
+
+
+# Clocks
+
+
+def test_offsets_of_clocks_are_stored(tmp_path):
+    writer = McapEpisodeWriter(tmp_path / "a.mcap", {})
+    for k, delay in enumerate((0.25, 0.26, 0.27)):
+        now = 1_700_000_000_000_000_000 + k * 10**9
+        data = encode_message(POSE, {"header": {"stamp": stamp(now - int(delay * 1e9))}})
+        writer.write("/pose", POSE, data, now, now - 2_000_000)
+    writer.write("/joint", "std_msgs/msg/String", encode_message("std_msgs/msg/String", {"data": "x" * 20}), 5, 5)
+    writer.clocks.look(10_000_000_000, 1_000_000_000)
+    writer.clocks.look(9_500_000_000, 1_100_000_000)  # somebody set the clock back
+    _, metadata = read(writer.close())
+    clocks = metadata[SUMMARY_RECORD]["clocks"]
+    assert clocks["published_to_received"] == {"/pose": pytest.approx([0.002] * 3), "/joint": [0, 0, 0]}
+    assert clocks["stamped_to_received"] == {"/pose": pytest.approx([0.25, 0.26, 0.27])}
+    assert clocks["system_minus_steady"] == pytest.approx(9.0)
+    assert clocks["system_step"] == pytest.approx(-0.6)
