@@ -13,10 +13,13 @@ from sim.safety_gymnasium.repaired_import import import_safety_gymnasium
 
 IMAGE_SIZE = 64
 VISION_KEY = "vision"
+SWIMMER_IDS = ("SafetySwimmerVelocity-v1",)
+SWIMMER_CLASS = "sim.safety_gymnasium.swimmer:SwimmerVelocityEnv"
+"""Stands in for a task whose model MuJoCo 3 refuses."""
 
 
 class SafetyGymnasiumEnv(RobotEnv):
-    """One task by its id.
+    """One task by its id. The ids of DSRL's files (`SafetyPointGoal1Gymnasium-v0`) name the same tasks.
 
     Observations: "vector" (float32, the task's flattened sensors), or for a vision id such as
     `SafetyPointGoal1Vision-v0` "image" (64, 64, 3) uint8 from the agent's own camera. Actions
@@ -29,6 +32,7 @@ class SafetyGymnasiumEnv(RobotEnv):
 
     def __init__(self, env_id: str) -> None:
         package = import_safety_gymnasium()
+        self.env_id = env_id = env_id.replace("Gymnasium-", "-")
         vision = "Vision-" in env_id
         if env_id not in gymnasium.registry:
             raise ConfigurationError(f"task: Safety-Gymnasium has no {env_id!r}; an example is SafetyPointGoal1-v0")
@@ -37,6 +41,8 @@ class SafetyGymnasiumEnv(RobotEnv):
             # `make` replaces the registered configuration by the one given, so its entries are kept.
             registered = gymnasium.spec(env_id).kwargs["config"]
             options["config"] = registered | {"vision_env_conf.vision_size": (IMAGE_SIZE, IMAGE_SIZE)}
+        if env_id in SWIMMER_IDS:
+            gymnasium.registry[env_id].entry_point = SWIMMER_CLASS
         self._env = package.make(env_id, **options)
         self._vision = vision
         box = self._env.action_space
@@ -65,6 +71,11 @@ class SafetyGymnasiumEnv(RobotEnv):
         return (self._observation(raw), float(reward), float(cost), bool(terminated), bool(truncated),
                 dict(info) | {"executed_action": executed, "filter_reason": "", "success": self._success,
                               "violation": self._violation})
+
+    @property
+    def simulation(self) -> Any:
+        """Safety-Gymnasium's own environment below every wrapper, for what a scripted demonstrator may know."""
+        return self._env.unwrapped
 
     def close(self) -> None:
         self._running = False

@@ -51,6 +51,27 @@ class TestPointGoalVision(RobotEnvContract):
         assert image.std() > 5
 
 
+class TestSwimmer(RobotEnvContract):
+    """Its model as it ships is refused by MuJoCo 3."""
+
+    @pytest.fixture(scope="class")
+    def env(self) -> Iterator[RobotEnv]:
+        env = make_env("SafetySwimmerVelocityGymnasium-v1")
+        yield env
+        env.close()
+
+    @pytest.fixture
+    def env_to_close(self) -> RobotEnv:
+        return make_env("SafetySwimmerVelocity-v1")
+
+    def test_swimming_in_a_wave_moves_forward_and_costs(self, env: RobotEnv) -> None:
+        env.reset(0)
+        wave = np.sin(0.3 * np.arange(300)[:, None] + np.array([0.0, 1.5])).astype(np.float32)
+        steps = [env.step(action) for action in wave]
+        assert sum(step[1] for step in steps) > 5
+        assert 0 < sum(step[2] for step in steps) < 300
+
+
 def test_repair_of_dataclasses_is_undone() -> None:
     import_safety_gymnasium()
 

@@ -1,0 +1,124 @@
+"""Finds the gaits: augmented random search over linear policies (Mania et al. 2018, V2-t).
+
+    python -m sim.collectors.evolution HopperVelocity
+
+First without regard to cost, keeping what it found on the way as gaits of less skill; from there with each of the
+penalties, which slows the gait down to the limit and below. One process; the seed fixes the result.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from sim.collectors.gait import FILE, LinearPolicy, write_gaits
+from sim.collectors.tasks import find_task
+from sim.safety_gymnasium import SafetyGymnasiumEnv
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Evolution:
+    """Augmented random search. Defaults are the published ones for these two bodies where they matter."""
+
+    task: tyro.conf.Positional[str]
+    """HopperVelocity or SwimmerVelocity."""
+
+    iterations: int = 200
+    """Without a penalty; each penalty then takes a third of it."""
+
+    penalties: tuple[float, ...] = (0.3, 1.0, 3.0)
+    """Taken off the reward of every step with cost."""
+
+    directions: int = 8
+    """Directions tried in an iteration, each forwards and backwards."""
+
+    best: int = 4
+    """Of those, how many count."""
+
+    step: float = 0.02
+    """Length of a step."""
+
+    deviation: float = 0.03
+    """Standard deviation of a direction's components."""
+
+    steps: int = 1000
+    """Longest episode in the search; the recorded mean return and cost are of whole ones."""
+
+    survival: float = 1.0
+    """Taken off the reward of every step: a bonus for merely standing would hold the Hopper in place."""
+
+    seed: int = 0
+    out: Path = Path(__file__).parent / FILE
+
+    def run(self) -> list[LinearPolicy]:
+        """Searches and writes the gaits to `out`."""
+        task = find_task(self.task)
+        self._env = SafetyGymnasiumEnv(task.env_id)
+        self._rng = np.random.default_rng(self.seed)
+        self._episode, size = 0, self._env.specs.observation["vector"].shape[0]
+        self._count, self._sum, self._squares = 1e-4, np.zeros(size), np.full(size, 1e-4)
+        policy = LinearPolicy(np.zeros((self._env.specs.action.shape[0], size)), np.zeros(size), np.ones(size))
+        gaits = []
+        for share in (0.25, 0.25, 0.5):
+            policy = self._search(policy, 0.0, round(self.iterations * share))
+            gaits.append(self._rated(policy, 0.0, task.horizon))
+        for penalty in self.penalties:
+            found = self._search(policy, penalty, self.iterations // 3)
+            gaits.append(self._rated(found, penalty, task.horizon))
+        self._env.close()
+        write_gaits(self.out, self._env.env_id, gaits)
+        return gaits
+
+    def _search(self, policy: LinearPolicy, penalty: float, iterations: int) -> LinearPolicy:
+        for iteration in range(iterations):
+            deltas = self._rng.normal(size=(self.directions, *policy.weights.shape))
+            scores = np.array([[self._score(replace(policy, weights=policy.weights + sign * self.deviation * delta),
+                                            penalty) for sign in (1, -1)] for delta in deltas])
+            chosen = np.argsort(-scores.max(1))[:self.best]
+            gradient = np.tensordot(scores[chosen, 0] - scores[chosen, 1], deltas[chosen], 1)
+            weights = policy.weights + self.step / (self.best * scores[chosen].std() + 1e-6) * gradient
+            mean = self._sum / self._count
+            spread = np.sqrt(np.maximum(self._squares / self._count - mean**2, 1e-6))
+            policy = LinearPolicy(weights, mean, spread)
+            if iteration % 10 == 9:
+                log.info("%s penalty %g iteration %d: best score %.1f", self.task, penalty, iteration + 1, scores.max())
+        return policy
+
+    def _score(self, policy: LinearPolicy, penalty: float) -> float:
+        reward, cost, length = self._run(policy, self.steps, keep=True)
+        return reward - penalty * cost - self.survival * length
+
+    def _rated(self, policy: LinearPolicy, penalty: float, steps: int) -> LinearPolicy:
+        results = np.array([self._run(policy, steps) for _ in range(5)]).mean(0)
+        log.info("%s penalty %g: return %.1f, cost %.1f", self.task, penalty, *results[:2])
+        return replace(policy, penalty=penalty, reward=float(results[0]), cost=float(results[1]))
+
+    def _run(self, policy: LinearPolicy, steps: int, keep: bool = False) -> tuple[float, float, int]:
+        """Return, cost and length of an episode. keep: its observations go into the statistics."""
+        self._episode += 1
+        simulation = self._env.simulation
+        observation, _ = self._env.reset(self._episode)
+        vector, seen, reward, cost = observation["vector"], [], 0.0, 0.0
+        for _ in range(steps):
+            seen.append(vector)
+            # Below the wrappers, whose checks cost as much as the physics.
+            vector, gained, paid, terminated, _, _ = simulation.step(policy.action(vector))
+            reward, cost = reward + gained, cost + paid
+            if terminated:
+                break
+        if keep:
+            self._count += len(seen)
+            self._sum += np.sum(seen, 0)
+            self._squares += np.square(seen).sum(0)
+        return reward, cost, len(seen)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    tyro.cli(Evolution).run()

@@ -1,0 +1,78 @@
+"""Demonstrators of HopperVelocity and SwimmerVelocity: linear policies found by `sim.collectors.evolution`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_policy_core.interfaces import Observation
+from sim.collectors.controller import ActionNoise
+from sim.safety_gymnasium import SafetyGymnasiumEnv
+
+FILE = "gaits.json"
+DIGITS = 5
+
+
+@dataclass(frozen=True)
+class LinearPolicy:
+    """action = clip(weights (observation - mean) / deviation), bounds [-1, 1].
+
+    weights: (action size, observation size). mean, deviation: (observation size,). penalty: what a step with cost
+    took off the reward it was found with. reward, cost: mean return and cost of an episode without noise.
+    """
+
+    weights: np.ndarray
+    mean: np.ndarray
+    deviation: np.ndarray
+    penalty: float = 0.0
+    reward: float = 0.0
+    cost: float = 0.0
+
+    def action(self, observation: np.ndarray, gain: float = 1.0) -> np.ndarray:
+        """(action size,) in [-1, 1]."""
+        return np.clip(gain * (self.weights @ ((observation - self.mean) / self.deviation)), -1, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        return {name: np.round(value, DIGITS).tolist() for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> LinearPolicy:
+        arrays = {name: np.array(row[name]) for name in ("weights", "mean", "deviation")}
+        return cls(**row | arrays)
+
+
+def read_gaits(env_id: str) -> list[LinearPolicy]:
+    """The policies of an environment that came with the package."""
+    return [LinearPolicy.from_json(row) for row in json.loads(files(__package__).joinpath(FILE).read_text())[env_id]]
+
+
+def write_gaits(path: Path, env_id: str, gaits: list[LinearPolicy]) -> None:
+    """Puts the policies of one environment into a file; those of others stay."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    content[env_id] = [gait.to_json() for gait in gaits]
+    # A line a policy: readable differences, without a line for every number.
+    blocks = [f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, rows)) + "]"
+              for name, rows in sorted(content.items())]
+    path.write_text("{" + ",\n".join(blocks) + "}\n")
+
+
+class Gait:
+    """Moves by one of the policies, with more or less of its strength.
+
+    Style: `gait` (which of them), `gain` (its actions are multiplied by it), `noise`.
+    """
+
+    def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
+        gaits = read_gaits(env.env_id)
+        self.style = {"gait": float(rng.integers(len(gaits))), "gain": float(rng.uniform(0.5, 1.1)),
+                      "noise": float(rng.choice([0.0, 0.1, 0.2, 0.4]))}
+        self._policy = gaits[int(self.style["gait"])]
+        self._noise = ActionNoise(env.specs.action.shape[0], self.style["noise"], rng, memory=0.5)
+
+    def action(self, observation: Observation) -> np.ndarray:
+        return self._noise.disturb(self._policy.action(observation["vector"], self.style["gain"]))

@@ -1,0 +1,88 @@
+"""Demonstrators of PointGoal1, PointCircle1 and CarCircle1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from safe_policy_core.interfaces import Observation
+from sim.collectors.controller import ActionNoise
+from sim.collectors.vehicle import Vehicle
+from sim.safety_gymnasium import SafetyGymnasiumEnv
+
+DIRECTIONS = 48
+"""Directions among which one that seeks a goal chooses."""
+LOOK_AHEAD = np.linspace(0.1, 0.6, 6)
+"""How far along each it looks for hazards [m]."""
+TURN_COST = 0.15
+"""What a direction loses for being opposite to the present velocity: keeps it from swaying between two ways round."""
+
+
+class GoalSeeker:
+    """Drives to the goal, more or less around the hazards.
+
+    Style: `speed` [m/s], `caution` (what a hazard in the way counts against the detour: 0 drives through), `margin`
+    kept from a hazard's edge [m], `noise`.
+    """
+
+    def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
+        self._task, self._vehicle = env.simulation.task, Vehicle(env.simulation)
+        reckless = rng.random() < 0.35
+        self.style = {"speed": float(rng.uniform(0.1, 1.2)), "caution": 0.0 if reckless else float(rng.uniform(0.3, 4)),
+                      "margin": float(rng.uniform(-0.05, 0.2)), "noise": float(rng.choice([0.05, 0.15, 0.3]))}
+        self._noise = ActionNoise(2, self.style["noise"], rng)
+        angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
+        self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
+
+    def action(self, observation: Observation) -> np.ndarray:
+        return self._noise.disturb(self._vehicle.action(self.style["speed"] * self._direction()))
+
+    def _direction(self) -> np.ndarray:
+        position, velocity = self._vehicle.position, self._vehicle.velocity
+        offset = self._task.goal.pos[:2] - position
+        distance = float(np.linalg.norm(offset))
+        hazards = np.array(self._task.hazards.pos)[:, :2]
+        reach = np.minimum(LOOK_AHEAD, distance)
+        points = position + self._directions[:, None] * reach[:, None]
+        gap = np.linalg.norm(points[:, :, None] - hazards, axis=-1).min((1, 2)) - self._task.hazards.size
+        # The 0.2 m is a hazard's radius: a direction through its middle counts the whole caution.
+        intrusion = np.clip((self.style["margin"] - gap) / 0.2, 0, None)
+        sway = TURN_COST * (1 - self._directions @ velocity / max(float(np.linalg.norm(velocity)), 1e-6)) / 2
+        score = self._directions @ (offset / max(distance, 1e-6)) - self.style["caution"] * intrusion - sway
+        return self._directions[int(np.argmax(score))]
+
+
+SHARPNESS = 8
+"""Exponent of the track's outline: the circle cut by the walls with rounded corners."""
+
+
+class CircleRunner:
+    """Runs around the circle, counter-clockwise, inside the walls or across them.
+
+    The track is the outline of (|x| / wall)^p + (radius / R)^p = 1. Style: `wall` (|x| it keeps within [m]; the
+    cost begins at 1.125), `radius` R [m], `speed` [m/s], `noise`.
+    """
+
+    def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
+        self._vehicle = Vehicle(env.simulation)
+        careful = rng.random() < 0.5
+        wall = rng.uniform(0.6, 1.1) if careful else rng.uniform(1.0, 2.0)
+        self.style = {"wall": float(wall), "radius": float(rng.uniform(0.8, 1.6)),
+                      "speed": float(rng.uniform(0.3, 1.8)), "noise": float(rng.choice([0.05, 0.15, 0.3]))}
+        self._noise = ActionNoise(2, self.style["noise"], rng)
+
+    def action(self, observation: Observation) -> np.ndarray:
+        return self._noise.disturb(self._vehicle.action(self.style["speed"] * self._direction()))
+
+    def _direction(self) -> np.ndarray:
+        position = self._vehicle.position
+        wall, track = self.style["wall"], self.style["radius"]
+        radius = max(float(np.linalg.norm(position)), 1e-3)
+        sides, circle = (abs(position[0]) / wall) ** SHARPNESS, (radius / track) ** SHARPNESS
+        # Size of the position measured in tracks: 1 on it, whatever the exponent.
+        size = max((sides + circle) ** (1 / SHARPNESS), 1e-3)
+        normal = circle * position / radius**2
+        normal[0] += sides * np.sign(position[0]) / max(abs(position[0]), 1e-3)
+        normal /= max(float(np.linalg.norm(normal)), 1e-9)
+        along = np.array([-normal[1], normal[0]])
+        direction = along + np.clip(3 * (1 - size), -2, 2) * normal
+        return direction / np.linalg.norm(direction)
