@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | clean.  `make help` explains.
+# make demo | test | bench | experiments | lint | clean.  `make help` explains.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -15,8 +15,11 @@ SCRATCH ?= 0
 PYTEST_ARGS ?=
 # Extra arguments for the fault suite, for instance '--soak 600' for the run in which nothing may trip.
 FAULT_ARGS ?=
+# Which experiment, and its arguments: make experiments EXP_ARGS=--help
+EXP ?= offline_safe_rl
+EXP_ARGS ?=
 
-.PHONY: help setup demo test bench faults lint lock clean
+.PHONY: help setup demo test bench faults experiments lint lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +38,9 @@ bench: setup  ## speed figures into results/bench.json
 
 faults: setup  ## faults injected into the running graph, into results/faults.csv (FAULT_ARGS='--runs 2 --only NAME')
 	@$(PY) -m robot_bringup.run $(PY) -m tests.faults $(FAULT_ARGS)
+
+experiments: setup  ## a comparison of methods, resumable (EXP=offline_safe_rl EXP_ARGS='--datasets SafeReach --seeds 0')
+	@$(PY) -m sim.experiments $(EXP) $(EXP_ARGS)
 
 lint: setup  ## ruff, and mypy on the core and the gate
 	@$(VENV)/bin/ruff check .

@@ -66,3 +66,8 @@ def summary(dataset: DsrlDataset) -> dict[str, Any]:
             "return": [float(dataset.returns.min()), float(dataset.returns.max())],
             "cost": [float(dataset.cost_returns.min()), float(dataset.cost_returns.max())],
             "free_of_cost": int((dataset.cost_returns == 0).sum())}
+
+
+def command_of(task: str, trajectories: int, seed: int, out: Path) -> str:
+    """The command that records a dataset, for its metadata."""
+    return f"safe-policy collect {task} --trajectories {trajectories} --seed {seed} --out {out}"

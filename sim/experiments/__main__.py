@@ -1,0 +1,48 @@
+"""`python -m sim.experiments NAME [OPTIONS]`; `python -m sim.experiments NAME --help` explains one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from safe_policy_core.cli import PROCESS_ENVIRONMENT
+from safe_policy_core.errors import UserError
+
+EXPERIMENTS = {
+    "safe_reach": ("sim.experiments.safe_reach:SafeReachExperiment", "fine-tuning on other tables, FOSP's Table 3"),
+    "safe_reach_ablations": ("sim.experiments.safe_reach_ablations:Ablations", "FOSP without one part, or other data"),
+    "offline_safe_rl": ("sim.experiments.offline_safe_rl:OfflineSafeRl", "methods on DSRL-format datasets"),
+}
+"""Name -> ("module:Class", what it is). The class is a dataclass with `run() -> dict`."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one experiment. Returns the exit code: 2 for an error that a person can mend."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not arguments or arguments[0] not in EXPERIMENTS:
+        known = "\n".join(f"  {name:<20} {text}" for name, (_, text) in EXPERIMENTS.items())
+        sys.stderr.write(f"usage: python -m sim.experiments NAME [OPTIONS]\n\n{known}\n")
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    module, _, name = EXPERIMENTS[arguments[0]][0].partition(":")
+    experiment = getattr(importlib.import_module(module), name)
+    try:
+        result = tyro.cli(experiment, args=list(arguments[1:]), prog=f"python -m sim.experiments {arguments[0]}").run()
+    except UserError as error:
+        sys.stderr.write(f"experiments: {error}\n")
+        return error.exit_code
+    sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    missing = {name: value for name, value in PROCESS_ENVIRONMENT.items() if name not in os.environ}
+    if missing:
+        # They only count when set before a process starts.
+        os.execve(sys.executable, [sys.executable, "-m", "sim.experiments", *sys.argv[1:]], dict(os.environ) | missing)
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""One trained and tested policy: the unit that runs in a process, here or on another machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from safe_policy_core.checkpoint import RUN_FOLDER
+from safe_policy_core.commands import sequence_sizes
+from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
+from safe_policy_core.evaluation import rollout
+from safe_policy_core.methods.overrides import preset
+from safe_policy_core.methods.registry import METHODS, config_module, learner_class, make_learner
+from safe_policy_core.training.offline import train_offline
+from safe_policy_core.training.steps import LearnsFromDsrl
+from sim.collectors.tasks import find_task
+from sim.experiments.rows import Row
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+
+LIMIT_FIELDS = ("target_cost", "cost_limit")
+"""By these names a method's configuration takes the cost that an episode may have."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """method: its name, with ":PRESET" behind it for another preset than "small". dataset: a benchmark task's name.
+
+    steps: gradient steps. batch: sequences or steps of a batch, None for the method's own. episodes: of the test, with
+    seeds from 0 on. out: folder in which training is checkpointed and resumed.
+    """
+
+    method: str
+    dataset: str
+    seed: int
+    target_cost: float
+    steps: int
+    episodes: int
+    out: Path
+    batch: int | None = None
+    device: str = "cpu"
+
+    @property
+    def key(self) -> tuple[str, str, int, float]:
+        """As `Row.key`."""
+        return self.method, self.dataset, self.seed, self.target_cost
+
+
+def dsrl_methods() -> list[str]:
+    """Every registered method that learns from DSRL files, with the presets that its config names for experiments."""
+    found = []
+    for name in METHODS:
+        learner = learner_class(name)
+        if issubclass(learner, LearnsFromDsrl):
+            found += [name if chosen == "small" else f"{name}:{chosen}"
+                      for chosen in getattr(config_module(name), "EXPERIMENT_PRESETS", ("small",))]
+    return found
+
+
+def configuration(method: str, target_cost: float) -> Any:
+    """A method's preset with the cost limit in it, where it has one."""
+    name, _, chosen = method.partition(":")
+    config = preset(name, chosen or "small")
+    mine = {field.name for field in dataclasses.fields(config)}
+    return dataclasses.replace(config, **{field: target_cost for field in LIMIT_FIELDS if field in mine})
+
+
+def run_job(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row:
+    """Trains on the dataset, then runs the test episodes in its environment. The same job gives the same row on a CPU.
+
+    A killed job goes on at its last checkpoint. progress: a bar of the training on stderr.
+    """
+    torch.set_num_threads(1)
+    name = job.method.partition(":")[0]
+    learner = make_learner(name, dataset.specs, configuration(job.method, job.target_cost), job.seed, job.device)
+    batch, length = sequence_sizes(name, job.batch, None)
+    folder = job.out / f"{job.method.replace(':', '-')}-{job.dataset}-{job.seed}-{job.target_cost:g}-{job.steps}"
+    train_offline(learner, dataset, job.steps, batch, length, job.seed, folder / RUN_FOLDER, folder / "metrics.jsonl",
+                  resume=True, progress=progress, checkpoint_every=max(500, job.steps // 10))
+    env, policy = find_task(job.dataset).make_env(), learner.policy()
+    try:
+        results = [rollout(env, policy, seed) for seed in range(job.episodes)]
+    finally:
+        env.close()
+    reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
+    low, high = float(dataset.returns.min()), float(dataset.returns.max())
+    return Row(job.method, job.dataset, job.seed, job.target_cost, normalized_reward(float(reward), low, high),
+               normalized_cost(float(cost), job.target_cost), job.episodes)

@@ -1,0 +1,117 @@
+"""Every offline method on every dataset of the benchmark, with several seeds, in QPT's Table 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from safe_policy_core.commands import check_device, require_positive
+from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
+from safe_policy_core.errors import ConfigurationError
+from sim.collectors.collect import collect, command_of
+from sim.collectors.tasks import TASKS
+from sim.experiments.job import Job, dsrl_methods
+from sim.experiments.rows import Row, append, read_rows
+from sim.experiments.table import table
+from sim.experiments.workers import run_here, run_on_ray
+
+LEGEND = """Normalised reward / normalised cost, mean ± deviation over the seeds. **Bold**: safe, cost at most 1. A
+star: the highest reward among the safe. Rewards 0 and 1 are the lowest and the highest return in each dataset, which
+the project made itself: not DSRL's constants, so not to be compared with numbers on DSRL's files."""
+
+
+@dataclass
+class OfflineSafeRl:
+    """Trains and tests every method on every dataset. Rows that are in the results already are not run again."""
+
+    methods: tuple[str, ...] = ()
+    """METHOD or METHOD:PRESET; by default every one that learns from DSRL files."""
+
+    datasets: tuple[str, ...] = tuple(TASKS)
+    """Of the benchmark."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    target_cost: float | None = None
+    """Cost that an episode may have; by default each dataset's own: 10 as in QPT, 1 in SafeReach."""
+
+    steps: int = 10_000
+    """Gradient steps of every training."""
+
+    batch: int | None = None
+    """Of every training; by default what suits the method."""
+
+    episodes: int = 20
+    """Test episodes."""
+
+    data: Path = Path("runs/benchmark")
+    """Folder of the datasets, NAME.hdf5. A missing one is collected first."""
+
+    trajectories: int = 300
+    """Of a dataset that is collected."""
+
+    out: Path = Path("results/offline_safe_rl.csv")
+    """Results. The table goes beside it (.md)."""
+
+    runs: Path = Path("runs/offline_safe_rl")
+    """Folder of the trainings, so that a killed one goes on in the middle."""
+
+    workers: int = 1
+    """Processes; with --ray local, of the cluster."""
+
+    ray: str | None = None
+    """Address of a Ray cluster (HOST:PORT or auto), or local for one on this machine."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is missing. Returns the counts and the files."""
+        require_positive(steps=self.steps, episodes=self.episodes, workers=self.workers, batch=self.batch,
+                         trajectories=self.trajectories)
+        if unknown := [name for name in self.datasets if name not in TASKS]:
+            raise ConfigurationError(f"datasets: unknown {unknown[0]!r}, expected some of {', '.join(TASKS)}")
+        jobs = self._jobs()
+        rows = read_rows(self.out)
+        done = {row.key for row in rows}
+        missing = [job for job in jobs if job.key not in done]
+        datasets = {name: self._dataset(name) for name in dict.fromkeys(job.dataset for job in missing)}
+        with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="experiments", unit="run") as bar:
+            for row in self._rows(missing, datasets):
+                append(self.out, row)
+                rows.append(row)
+                self._write_table(rows)
+                bar.set_postfix_str(f"{row.method} {row.dataset} {row.seed}: {row.normalized_reward:.2f} / "
+                                    f"{row.normalized_cost:.2f}", refresh=False)
+                bar.update()
+        return {"results": str(self.out), "table": str(self._table), "runs": len(missing),
+                "skipped": len(jobs) - len(missing)}
+
+    @property
+    def _table(self) -> Path:
+        return self.out.with_suffix(".md")
+
+    def _jobs(self) -> list[Job]:
+        """Seed by seed and dataset by dataset: an interrupted experiment compares all methods on what is done."""
+        device, methods = check_device(self.device), self.methods or tuple(dsrl_methods())
+        limits = {name: TASKS[name].target_cost if self.target_cost is None else self.target_cost
+                  for name in self.datasets}
+        return [Job(method, dataset, seed, limits[dataset], self.steps, self.episodes, self.runs, self.batch, device)
+                for seed in self.seeds for dataset in self.datasets for method in methods]
+
+    def _dataset(self, name: str) -> DsrlDataset:
+        path = self.data / f"{name}.hdf5"
+        if path.exists():
+            return read_dsrl(path)
+        bar = tqdm(range(self.trajectories), desc=f"collect {name}", unit="episode")
+        return collect(TASKS[name], self.trajectories, 0, path, command_of(name, self.trajectories, 0, path), bar)
+
+    def _rows(self, jobs: list[Job], datasets: dict[str, DsrlDataset]) -> Any:
+        if self.ray is None or not jobs:
+            return run_here(jobs, datasets, self.workers)
+        return run_on_ray(jobs, datasets, self.workers, self.ray)
+
+    def _write_table(self, rows: list[Row]) -> None:
+        self._table.write_text(f"{LEGEND}\n\n{table(rows)}")

@@ -1,0 +1,61 @@
+"""Runs jobs one after the other in this process, in several processes, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.errors import ConfigurationError
+from sim.experiments.job import Job, run_job
+from sim.experiments.rows import Row
+
+LOCAL = "local"
+"""Ray address that starts a cluster on this machine for this run."""
+
+
+def run_here(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int) -> Iterator[Row]:
+    """Yields each row as it is there, in `workers` processes; one works in this process."""
+    if workers <= 1:
+        for job in jobs:
+            yield run_job(job, datasets[job.dataset], progress=True)
+        return
+    # EGL and torch's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = [pool.submit(run_job, job, datasets[job.dataset]) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int, address: str) -> Iterator[Row]:
+    """As `run_here`, on the cluster at `address`: as many at once as it has processors.
+
+    Datasets travel through Ray's object store, once a machine. Every machine needs this project in the same Python
+    version; checkpoints stay on the machine that trained, so only a machine's own killed jobs resume in the middle.
+    Raises `ConfigurationError` when no cluster answers.
+    """
+    import ray
+
+    try:
+        if address == LOCAL:
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="warning")
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ConfigurationError(f"ray: no cluster at {address!r} ({error})") from error
+    try:
+        stored = {name: ray.put(dataset) for name, dataset in datasets.items()}
+        # A lost machine's jobs run again elsewhere; an exception of the job itself does not.
+        remote = ray.remote(num_cpus=1, max_retries=3)(run_job)
+        waiting = [remote.remote(job, stored[job.dataset]) for job in jobs]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            yield from ray.get(done)
+    finally:
+        ray.shutdown()

@@ -1,0 +1,124 @@
+"""The runner of experiments with real methods, real data and a real Ray cluster, all small."""
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from safe_policy_core.errors import UserError
+from sim.collectors.collect import collect
+from sim.collectors.tasks import TASKS
+from sim.experiments import __main__ as command_line
+from sim.experiments.job import configuration, dsrl_methods
+from sim.experiments.offline_safe_rl import OfflineSafeRl
+from sim.experiments.rows import COLUMNS, Row, append, read_rows
+from sim.experiments.table import table
+from sim.experiments.workers import run_on_ray
+
+METHOD = "bc:all"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("benchmark")
+    collect(TASKS["SafeReach"], 4, 0, folder / "SafeReach.hdf5")
+    return folder
+
+
+def experiment(data: Path, out: Path, **settings: object) -> OfflineSafeRl:
+    default = OfflineSafeRl((METHOD,), ("SafeReach",), (0,), steps=3, batch=8, episodes=1, data=data,
+                            out=out / "results" / "offline.csv", runs=out / "runs")
+    return dataclasses.replace(default, **settings)  # type: ignore[arg-type]
+
+
+def test_rows_are_not_run_twice_and_new_ones_are(tmp_path: Path, data: Path) -> None:
+    first = experiment(data, tmp_path)
+    assert first.run()["runs"] == 1
+    before = first.out.read_text()
+    assert before.splitlines()[0] == "method,dataset,seed,target_cost,normalized_reward,normalized_cost,episodes"
+    assert first.run() == {"results": str(first.out), "table": str(first.out.with_suffix(".md")), "runs": 0,
+                           "skipped": 1}
+    assert experiment(data, tmp_path, seeds=(0, 1)).run()["runs"] == 1
+    rows = read_rows(first.out)
+    assert first.out.read_text().startswith(before)
+    assert [(row.method, row.dataset, row.seed, row.target_cost, row.episodes) for row in rows] == [
+        (METHOD, "SafeReach", seed, 1.0, 1) for seed in (0, 1)]
+    assert "| SafeReach (limit 1) |" in first.out.with_suffix(".md").read_text()
+
+
+def test_a_missing_dataset_is_collected(tmp_path: Path) -> None:
+    experiment(tmp_path / "none", tmp_path, trajectories=2).run()
+    assert (tmp_path / "none" / "SafeReach.hdf5").exists()
+
+
+def test_a_ray_cluster_gives_the_rows_of_this_process(tmp_path: Path, data: Path) -> None:
+    """Two processes of a local cluster share the jobs."""
+    here = experiment(data, tmp_path / "here", seeds=(0, 1))
+    there = experiment(data, tmp_path / "there", seeds=(0, 1), ray="local", workers=2)
+    here.run()
+    there.run()
+    def ordered(run: OfflineSafeRl) -> list[Row]:
+        return sorted(read_rows(run.out), key=lambda row: row.key)
+
+    assert ordered(here) == ordered(there)
+
+
+def test_no_cluster_is_named() -> None:
+    with pytest.raises(UserError, match=r"ray: no cluster at '127.0.0.1:1'"):
+        list(run_on_ray([], {}, 1, "127.0.0.1:1"))
+
+
+def test_every_method_for_dsrl_files_can_be_configured_with_the_limit() -> None:
+    methods = dsrl_methods()
+    assert METHOD in methods
+    assert not {"fosp"} & set(methods)
+    configurations = [configuration(method, 7.5) for method in methods]
+    limits = [getattr(config, field) for config in configurations for field in ("target_cost", "cost_limit")
+              if hasattr(config, field)]
+    assert limits
+    assert set(limits) == {7.5}
+
+
+def test_table_marks_the_safe_and_the_best_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    values = {("cdt", "A"): (0.8, 0.6), ("bc", "A"): (0.9, 1.4), ("qpt", "A"): (0.85, 1.0), ("cdt", "B"): (0.5, 2.0),
+              ("bc", "B"): (0.4, 1.2)}
+    for (method, dataset), (reward, cost) in values.items():
+        for seed in (0, 1):
+            append(path, Row(method, dataset, seed, 10.0, reward + 0.02 * (seed - 0.5), cost, 20))
+    rows = read_rows(path)
+    assert rows[0] == Row("cdt", "A", 0, 10.0, pytest.approx(0.79), 0.6, 20)
+    assert path.read_text().splitlines()[0].split(",") == COLUMNS
+    assert table(rows).splitlines() == [
+        "| dataset | cdt | bc | qpt |", "| --- | --- | --- | --- |",
+        "| A (limit 10) | **0.80 ±0.01 / 0.60 ±0.00** | 0.90 ±0.01 / 1.40 ±0.00 | **0.85 ±0.01 / 1.00 ±0.00** * |",
+        "| B (limit 10) | 0.50 ±0.01 / 2.00 ±0.00 | 0.40 ±0.01 / 1.20 ±0.00 |  |"]
+
+
+def test_wrong_use_is_named(tmp_path: Path, data: Path) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    torn = tmp_path / "torn.csv"
+    torn.write_text(",".join(COLUMNS) + "\nbc,A,0,10\n")
+    for message, settings in {
+        "datasets: unknown 'Nope'": {"datasets": ("Nope",)}, "steps": {"steps": 0}, "episodes": {"episodes": 0},
+        "method: unknown name 'telepathy'": {"methods": ("telepathy",)}, "expected the columns method": {"out": other},
+        r"torn\.csv: line 2": {"out": torn}, "device: 'cuda:99'": {"device": "cuda:99"},
+    }.items():
+        with pytest.raises(UserError, match=message):
+            experiment(data, tmp_path, **settings).run()
+
+
+def test_command_line(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["nope"]) == 2
+    assert "offline_safe_rl" in capsys.readouterr().err
+    assert command_line.main(["offline_safe_rl", "--datasets", "Nope"]) == 2
+    assert "Nope" in capsys.readouterr().err
+
+
+def test_make_runs_the_experiment_that_is_named() -> None:
+    root = Path(__file__).resolve().parents[2]
+    shown = subprocess.run(["make", "-n", "experiments", "EXP=offline_safe_rl", "EXP_ARGS=--steps 5"], cwd=root,
+                           capture_output=True, text=True, check=True)
+    assert "-m sim.experiments offline_safe_rl --steps 5" in shown.stdout
