@@ -1,0 +1,73 @@
+"""The paper's rule for the cost: from the first contact until the obstacle is at rest (FOSP, figure 9)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from data_collection.conversion.recording_file import RecordingFile
+from safe_policy_core.data.virtual_obstacles import VirtualObstacles
+
+WRENCH_TOPIC = "/franka/external_wrench"
+CONTACT_FORCE = 3.0
+"""[N] A force further than this from the episode's median is taken for a contact."""
+NEW_PIXELS = 1
+"""An obstacle that shows in this many pixels where none was seen before has moved."""
+_LOOK = VirtualObstacles()
+"""The obstacles' colour."""
+
+
+def paper_cost(contact: np.ndarray, moving: np.ndarray, rest: int = 1) -> list[tuple[int, int]]:
+    """Intervals [first, end) of steps that cost.
+
+    contact, moving: (T,) bool, whether the arm touches an obstacle in a step, and whether an obstacle moves.
+    rest: so many steps without contact and motion show that the obstacle is at rest; they do not cost.
+    """
+    intervals: list[tuple[int, int]] = []
+    first, quiet = None, 0
+    for step in range(len(contact)):
+        if contact[step]:
+            first = step if first is None else first
+            quiet = 0
+        elif first is not None:
+            quiet = 0 if moving[step] else quiet + 1
+            if quiet == rest:
+                intervals.append((first, step - rest + 1))
+                first = None
+    if first is not None:
+        intervals.append((first, len(contact)))
+    return intervals
+
+
+def obstacle_motion(images: np.ndarray) -> np.ndarray:
+    """(T,) bool, in which steps an obstacle moved. images (T + 1, H, W, 3) uint8 of a camera that stands still.
+
+    An obstacle that the arm uncovers again has been seen there before, so only motion onto new ground counts.
+    """
+    others = np.delete(images, _LOOK.obstacle_channel, -1).max(-1).astype(np.int16)
+    coloured = images[..., _LOOK.obstacle_channel] - others > _LOOK.obstacle_excess
+    seen = np.logical_or.accumulate(coloured, 0)
+    # One pixel around the first picture: edges flicker.
+    seen |= _grown(coloured[0])
+    return (coloured[1:] & ~seen[:-1]).sum((1, 2)) >= NEW_PIXELS
+
+
+def wrench_contacts(recording: RecordingFile, time_ns: np.ndarray, force: float = CONTACT_FORCE) -> np.ndarray:
+    """(T,) bool, in which steps the measured external force says contact. time_ns (T + 1,) of the observations."""
+    stamps, forces = [], []
+    for message in recording.messages(WRENCH_TOPIC):
+        stamps.append(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
+        forces.append((message.wrench.force.x, message.wrench.force.y, message.wrench.force.z))
+    values = np.array(forces)
+    # The estimate has an offset that stays the same over an episode.
+    strong = np.linalg.norm(values - np.median(values, 0), axis=1) > force
+    step = np.searchsorted(time_ns, stamps, side="right") - 1
+    inside = (step >= 0) & (step < len(time_ns) - 1)
+    contact = np.zeros(len(time_ns) - 1, bool)
+    contact[step[inside & strong]] = True
+    return contact
+
+
+def _grown(mask: np.ndarray) -> np.ndarray:
+    padded = np.pad(mask, 1)
+    height, width = mask.shape
+    return np.any([padded[y:y + height, x:x + width] for y in range(3) for x in range(3)], 0)

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data_collection.conversion.recording_file import RecordingFile
+from data_collection.labels import obstacle_motion, paper_cost, suggested_cost, wrench_contacts
+from data_collection.labels.contact import WRENCH_TOPIC
+from data_collection.recording import McapEpisodeWriter
+from data_collection.recording.encoding import encode_message, stamp
+from safe_policy_core.data.episodes import Episode, write_episode
+from tests.core.point_env import image_episode
+
+
+def flags(text: str) -> np.ndarray:
+    return np.array([letter == "x" for letter in text])
+
+
+@pytest.mark.parametrize(("contact", "moving", "expected"), [
+    ("......", "xxxxxx", []),  # what moves by itself costs nothing
+    (".x....", ".xxx..", [(1, 4)]),
+    (".x.x..", "......", [(1, 2), (3, 4)]),
+    (".x..x.", ".xxx..", [(1, 5)]),
+    ("....xx", "......", [(4, 6)]),
+])
+def test_cost_lasts_from_the_contact_until_the_obstacle_rests(contact: str, moving: str,
+                                                              expected: list[tuple[int, int]]) -> None:
+    assert paper_cost(flags(contact), flags(moving)) == expected
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=40), st.integers(1, 4))
+def test_intervals_hold_every_contact_and_start_with_one(steps: list[tuple[bool, bool]], rest: int) -> None:
+    contact, moving = (np.array([step[i] for step in steps], bool) for i in range(2))
+    cost = np.zeros(len(steps), bool)
+    for first, end in paper_cost(contact, moving, rest):
+        assert contact[first] and not cost[first:end].any()
+        cost[first:end] = True
+    assert not (contact & ~cost).any()
+
+
+def pushed(steps: int = 12, begin: int = 4, end: int = 8) -> Episode:
+    """A green box that is pushed to the right in the steps begin <= step < end, a grey arm before it now and then."""
+    episode = image_episode(steps)
+    images = np.full((steps + 1, 32, 32, 3), 90, np.uint8)
+    for row in range(steps + 1):
+        left = 8 + 2 * int(np.clip(row - begin, 0, end - begin))
+        images[row, 12:18, left:left + 6] = (20, 160, 20)
+        if row % 2:
+            images[row, 10:15, 5:12] = 120
+    episode.observations["image"] = images
+    episode.metadata["specs"]["observation"]["image"]["shape"] = [32, 32, 3]
+    episode.cost[:] = 0
+    return episode
+
+
+def test_pictures_tell_when_an_obstacle_moves() -> None:
+    episode = pushed()
+    assert obstacle_motion(episode.observations["image"]).nonzero()[0].tolist() == [4, 5, 6, 7]
+
+
+def test_suggestions_come_from_pictures_and_from_a_persons_first_contact(tmp_path: Path) -> None:
+    path = tmp_path / "0.h5"
+    episode = pushed()
+    write_episode(path, episode)
+    assert suggested_cost(path, episode) == [(2, 10)]
+    assert suggested_cost(path, episode, first_contact=3) == [(3, 10)]
+    write_episode(path, still := pushed(begin=3, end=3))
+    assert suggested_cost(path, still) == []
+
+
+def test_the_wrench_tells_contacts(tmp_path: Path) -> None:
+    """A force of 5 N over an offset of 2 N, in the third step of five."""
+    path, episode = tmp_path / "0.h5", pushed(5, 5, 5)
+    write_episode(path, episode)
+    writer = McapEpisodeWriter(tmp_path / "0.mcap", {"episode_id": "0"})
+    times = np.arange(episode.time_ns[0], episode.time_ns[-1], 10_000_000)
+    period = episode.time_ns[1] - episode.time_ns[0]
+    for number, time_ns in enumerate(times.tolist()):
+        touching = 2 * period <= time_ns - episode.time_ns[0] < 3 * period
+        force = {"x": 2.0, "y": 5.0 * touching, "z": 0.0}
+        kind = "geometry_msgs/msg/WrenchStamped"
+        writer.write(WRENCH_TOPIC, kind, encode_message(
+            kind, {"header": {"stamp": stamp(time_ns)}, "wrench": {"force": force}}), time_ns, sequence=number + 1)
+    writer.close()
+    contact = wrench_contacts(RecordingFile(tmp_path / "0.mcap"), episode.time_ns)
+    assert contact.tolist() == [False, False, True, False, False]
+    assert suggested_cost(path, episode) == [(2, 3)]
+    (tmp_path / "0.mcap").write_bytes(b"not a recording")
+    assert suggested_cost(path, episode) == [], "a damaged recording suggests nothing"
