@@ -97,6 +97,7 @@ def rollout(env: RobotEnv, policy: Policy, seed: int, deterministic: bool = True
         observation, reward, cost, terminated, truncated, info = env.step(decision.action)
         # What really ran is what a recurrent policy must condition on.
         policy.observe_executed(info["executed_action"])
+        policy.observe_outcome(reward, cost)
         rewards.append(reward)
         costs.append(cost)
         probabilities.append(decision.violation_probability)

@@ -157,6 +157,12 @@ class Policy(ABC):
         this action; the default ignores it, which is right for policies without memory.
         """
 
+    def observe_outcome(self, reward: float, cost: float) -> None:  # noqa: B027 (right for policies without targets)
+        """Tells the policy what the step brought, after it and before the next `act`.
+
+        Policies that act under a return and a cost to go count them down; the default ignores both.
+        """
+
 
 StepResult = tuple[Observation, float, float, bool, bool, dict[str, Any]]
 

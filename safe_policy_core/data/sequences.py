@@ -59,7 +59,7 @@ class SequenceStore:
         return self.dataset.data_hash()
 
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """`batch` windows of `length` steps.
+        """`batch` windows of the store's K steps; `length` is not used.
 
         observations (B, K, size), actions (B, K, size), rewards, costs, returns_to_go, costs_to_go
         (B, K) float32 (undiscounted, from the step on, its own reward included); time_steps (B, K)
@@ -71,12 +71,12 @@ class SequenceStore:
         episode, data = self._episode[entry], self.dataset
         first = data.starts[episode]
         last = first + rng.integers(0, data.lengths[episode])
-        return self.windows(first, last, length, self._shifts[:, entry])
+        return self.windows(first, last, self._shifts[:, entry])
 
-    def windows(self, first: np.ndarray, last: np.ndarray, length: int, shifts: np.ndarray) -> dict[str, np.ndarray]:
+    def windows(self, first: np.ndarray, last: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray]:
         """The windows that end at the rows `last` of the episodes that begin at `first`, all (B,)."""
         data = self.dataset
-        index = last[:, None] + np.arange(1 - length, 1)
+        index = last[:, None] + np.arange(1 - self.length, 1)
         steps = index - first[:, None]
         mask = steps >= 0
         np.maximum(index, first[:, None], out=index)

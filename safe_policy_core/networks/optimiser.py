@@ -11,15 +11,18 @@ from torch import Tensor, nn
 class Optimiser:
     """One Adam over a module's trainable parameters.
 
-    clip: largest gradient norm. Gradients are taken for these parameters alone: a loss whose graph
-    runs through other modules (an actor through a frozen world model) leaves those untouched.
+    clip: largest gradient norm. weight_decay: decoupled (AdamW). Gradients are taken for these parameters
+    alone: a loss whose graph runs through other modules (an actor through a frozen world model) leaves
+    those untouched.
     """
 
-    def __init__(self, module: nn.Module, learning_rate: float, clip: float, epsilon: float = 1e-8) -> None:
+    def __init__(self, module: nn.Module, learning_rate: float, clip: float, epsilon: float = 1e-8,
+                 weight_decay: float = 0.0) -> None:
         self._names, self._parameters = zip(*((name, parameter) for name, parameter in module.named_parameters()
                                               if parameter.requires_grad), strict=True)
-        self._clip = clip
-        self._adam = torch.optim.Adam(self._parameters, learning_rate, eps=epsilon, fused=True)
+        self._clip, self._learning_rate = clip, learning_rate
+        kind, extra = (torch.optim.AdamW, {"weight_decay": weight_decay}) if weight_decay else (torch.optim.Adam, {})
+        self._adam: torch.optim.Optimizer = kind(self._parameters, learning_rate, eps=epsilon, fused=True, **extra)
 
     def step(self, loss: Tensor, context: Tensor | None = None) -> float:
         """One step down the gradient of a scalar loss. Returns the gradient's norm before clipping.
@@ -34,9 +37,28 @@ class Optimiser:
         gradients = gradients[:len(self._parameters)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
+        return self._apply(f"; loss {loss.item()}")
+
+    def add(self, loss: Tensor) -> None:
+        """Adds a scalar loss's gradient to those that `apply` takes its step with: a batch in parts."""
+        gradients = torch.autograd.grad(loss, self._parameters, allow_unused=True)
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if gradient is not None and parameter.grad is None:
+                parameter.grad = _laid_out_as(parameter, gradient)
+            elif gradient is not None:
+                parameter.grad = parameter.grad.add_(gradient)
+
+    def apply(self, rate: float = 1.0) -> float:
+        """One step down the sum of the losses added, at `rate` times the learning rate; otherwise like `step`."""
+        for group in self._adam.param_groups:
+            group["lr"] = rate * self._learning_rate
+        return self._apply()
+
+    def _apply(self, told: str = "") -> float:
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip))
         if not norm < float("inf"):
-            raise FloatingPointError(f"gradient norm is {norm}; loss {loss.item()}")
+            self._adam.zero_grad(set_to_none=True)
+            raise FloatingPointError(f"gradient norm is {norm}{told}")
         self._adam.step()
         self._adam.zero_grad(set_to_none=True)
         return norm

@@ -1,0 +1,1 @@
+"""QPT: the Q-learning penalised transformer for safe offline reinforcement learning."""

@@ -1,0 +1,36 @@
+"""Settings of QPT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from safe_policy_core.methods.sequence.config import BATCH, LENGTH, SequenceConfig
+
+__all__ = ["BATCH", "LENGTH", "QptConfig"]
+
+
+@dataclass(frozen=True)
+class QptConfig(SequenceConfig):
+    """QPT Table 4 and Appendix D.2; what the tables leave out is CDT's (`SequenceConfig`)."""
+
+    critic_units: int = 256
+    critic_layers: int = 3
+    """Hidden layers: four linear ones with the output."""
+    critic_learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 0.005
+    """1 - rho of Algorithm 1, for the critics and for the policy."""
+    reward_weight: float = 1.0
+    """eta_1 of eq. 9; 0 trains without reward penalisation."""
+    safety_weight: float = 1.0
+    """eta_2 of eq. 10; 0 trains without cost penalisation."""
+    cost_pessimism: Literal["max", "min"] = "max"
+    """Which of the two cost critics makes the target (eq. 7 has "min", which underestimates cost), and counts."""
+
+    candidates: int = 50
+    """Actions among which eq. 13 chooses; 1 acts by the targets alone."""
+    return_noise: float = 0.1
+    """Deviation of the candidates' returns-to-go, as a share of the largest return in the data."""
+    shared_history: bool = False
+    """Candidates differ in the newest return-to-go alone, so that the history is computed once for all of them."""

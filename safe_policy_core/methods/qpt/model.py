@@ -1,0 +1,29 @@
+"""QPT's networks: the conditional transformer, its slow copy, and double critics of reward and cost."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor
+
+from safe_policy_core.interfaces import Specs
+from safe_policy_core.methods.qpt.config import QptConfig
+from safe_policy_core.methods.sequence.model import SequenceModel
+from safe_policy_core.networks.paired import TwinCritics
+
+
+class QptModel(SequenceModel):
+    """Critics take scaled states and actions, and give scaled values: signal 0 is reward, 1 is cost."""
+
+    config: QptConfig
+
+    def __init__(self, specs: Specs, config: QptConfig) -> None:
+        super().__init__(specs, config)
+        self.target_actor = copy.deepcopy(self.actor).requires_grad_(False).eval()
+        self.critics = TwinCritics(self.inputs, self.action_dim, config.critic_units, config.critic_layers, 2,
+                                   config.target_rate)
+
+    def values(self, states: Tensor, actions: Tensor, slow: bool = False) -> tuple[Tensor, Tensor]:
+        """Reward value (the smaller estimate) and cost value (by `cost_pessimism`) of (N, ...) pairs, each (N,)."""
+        reward, cost = self.critics(states, actions, slow)
+        return reward.amin(0), cost.amax(0) if self.config.cost_pessimism == "max" else cost.amin(0)

@@ -1,0 +1,61 @@
+"""QPT acting: candidates under different returns-to-go, and the best that the cost critic allows (eq. 13, 14)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from safe_policy_core.interfaces import ActionDecision, Specs
+from safe_policy_core.methods.qpt.equations import choose, discounted_budget
+from safe_policy_core.methods.qpt.model import QptModel
+from safe_policy_core.methods.sequence.model import TOKEN_RANGE, Windows
+from safe_policy_core.methods.sequence.policy import SequencePolicy
+
+WITHIN, LOWEST = "within_budget", "lowest_cost"
+"""`ActionDecision.chosen_policy`: whether a candidate met eq. 14. An episode's shares of both are in its summary."""
+
+
+class QptPolicy(SequencePolicy):
+    """`infeasible_steps` counts the steps of this episode in which no candidate was within the cost budget.
+
+    The candidates' returns-to-go differ from the target by noise drawn once an episode; the first has none.
+    """
+
+    _model: QptModel
+
+    def __init__(self, model: QptModel, specs: Specs, device: torch.device | str = "cpu") -> None:
+        self._offsets = torch.zeros(model.config.candidates, device=device)
+        self.infeasible_steps = 0
+        super().__init__(model, specs, device)
+
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
+        self.infeasible_steps = 0
+        noise = torch.randn(self._offsets.shape, generator=self._generator, device=self._device)
+        self._offsets = noise * (TOKEN_RANGE * self._model.config.return_noise)
+        self._offsets[0] = 0
+
+    def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
+        actions = self._action(self._candidate_features(history), deterministic)
+        state = history.observations[:, -1].expand(len(actions), -1)
+        value, cost = self._model.values(state, actions, slow=True)
+        index, feasible = choose(value, cost, self._budget())
+        self.infeasible_steps += not feasible
+        return ActionDecision(actions[index].cpu().numpy(), float(value[index] / self._model.return_unit),
+                              float(cost[index] / self._model.cost_unit),
+                              chosen_policy=WITHIN if feasible else LOWEST)
+
+    def _budget(self) -> float:
+        """The cost still allowed as a discounted, scaled value (eq. 14's c^, which is undiscounted)."""
+        config, left = self._model.config, float(self._model.horizon) - (self._steps - 1)
+        return discounted_budget(self._remaining[1], left, config.discount) * float(self._model.cost_unit)
+
+    def _candidate_features(self, history: Windows) -> Tensor:
+        """Features of the newest state under each candidate's return-to-go, (candidates, units)."""
+        count, actor = len(self._offsets), self._model.actor
+        if count == 1:
+            return actor.last_features(history)
+        if self._model.config.shared_history:
+            return actor.continued_features(history, self._offsets)
+        many = Windows(*(part.expand(count, *part.shape[1:]) for part in history))
+        return actor.last_features(many._replace(returns_to_go=many.returns_to_go + self._offsets.unsqueeze(1)))

@@ -1,0 +1,1 @@
+"""What DT, CDT and QPT share: the conditional transformer, its training and its acting."""

@@ -1,0 +1,66 @@
+"""Settings that the sequence models have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BATCH, LENGTH = 256, 1
+"""Windows of a training batch (the papers' 2048 is for a GPU); their length is in the configuration."""
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """A conditional transformer policy (QPT section 3.2 and Table 4; CDT as in OSRL where the paper is silent)."""
+
+    length: int = 10
+    """K, steps of history."""
+    layers: int = 3
+    heads: int = 8
+    units: int = 128
+    dropout: float = 0.1
+    """Of embeddings and residuals. Attention weights have none: it cost more time than anything else there."""
+    episode_length: int = 1000
+    """Time steps with an embedding of their own; later ones share the last."""
+
+    use_cost: bool = True
+    """Condition on the cost-to-go."""
+    stochastic: bool = True
+    """Tanh-Gaussian actions by likelihood with a learned temperature (CDT); else the squared error of eq. 3."""
+    initial_temperature: float = 0.1
+    target_entropy: float | None = None
+    """Entropy [nats] that the temperature aims at; None: minus the number of action elements."""
+    cost_weight: float = 0.02
+    """Weight of the cost head's loss."""
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    gradient_clip: float = 0.25
+    warm_up: int = 500
+    """Steps over which the learning rate rises from 0."""
+    chunk: int = 128
+    """Sequences that are computed at once; gradients of a batch are sums over its chunks. Chunks stay in the cache."""
+
+    sample_by_cost: bool = True
+    """Draw cheap episodes more often (OSRL's linear rule)."""
+    augmentation: float = 0.2
+    """Relabelled episodes (Algorithm 2) as a share of the dataset's."""
+
+    target_cost: float = 10.0
+    """Cost that an episode may have, unless `set_target_cost` says otherwise."""
+    target_return: float | None = None
+    """Return to ask for; None: the best in the data among episodes of at most the target cost."""
+
+
+@dataclass(frozen=True)
+class DtConfig(SequenceConfig):
+    """No cost anywhere: neither as a token nor in what is sampled."""
+
+    use_cost: bool = False
+    stochastic: bool = False
+    sample_by_cost: bool = False
+    augmentation: float = 0.0
+
+
+@dataclass(frozen=True)
+class CdtConfig(SequenceConfig):
+    """The shared settings are CDT's."""

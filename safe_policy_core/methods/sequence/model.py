@@ -1,0 +1,212 @@
+"""The conditional transformer policy: returns-to-go, costs-to-go, states and actions to action distributions.
+
+Deviations from OSRL's CDT: inputs are scaled by the data (observations standardised, to-go sums by
+the largest in the data) and not by constants for each task, which also replaces its cost transform
+50 - x (linear, so that the embedding absorbs it); the cost head reads the state's feature and
+the action instead of the action token's output, so that the last layer is computed for state
+tokens alone; costs are targets between 0 and 1, not truncated to whole numbers; the
+temperature is a parameter and is saved.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.data.sequences import frontier
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.interfaces import Specs
+from safe_policy_core.methods.sequence.config import SequenceConfig
+from safe_policy_core.networks.distributions import SquashedGaussian
+from safe_policy_core.networks.mlp import Mlp
+from safe_policy_core.networks.normalisers import Standardiser
+from safe_policy_core.networks.transformer import CausalTransformer, continuation_mask
+
+TOKEN_RANGE = 10.0
+"""The largest return and the largest cost in the data become numbers of this size."""
+LARGEST_STATE = 10.0
+"""Standardised observations are clipped at this size: what lies further out was never in the data."""
+ROWS_FOR_STATISTICS, FRONTIER_POINTS = 200_000, 101
+
+
+class Windows(NamedTuple):
+    """B windows of K steps with the padding moved to the right, where the causal mask already hides it.
+
+    observations (B, K, size), actions (B, K, action_dim), rewards, costs, returns_to_go, costs_to_go
+    (B, K), time_steps (B, K) int64, mask (B, K) bool, terminal (B,) bool.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    costs: Tensor
+    returns_to_go: Tensor
+    costs_to_go: Tensor
+    time_steps: Tensor
+    mask: Tensor
+    terminal: Tensor
+
+    def part(self, begin: int, end: int) -> Windows:
+        """Some of the windows."""
+        return Windows(*(value[begin:end] for value in self))
+
+
+def align(batch: Mapping[str, Tensor]) -> Windows:
+    """Left-padded windows (`SequenceStore.sample`) with their padding moved to the right."""
+    windows = Windows(**{name: batch[name] for name in Windows._fields})
+    padding = (~windows.mask).sum(1, keepdim=True)
+    if not padding.any():
+        return windows
+    length = windows.mask.shape[1]
+    index = (torch.arange(length, device=padding.device) + padding) % length
+    turned = (value.gather(1, index.view(*index.shape, *[1] * (value.dim() - 2)).expand(value.shape))
+              for value in windows[:-1])
+    return Windows(*turned, windows.terminal)
+
+
+def vector_size(specs: Specs) -> int:
+    """Size of the one vector observation. Raises `ConfigurationError` for pictures and for several observations."""
+    shapes = {name: spec.shape for name, spec in specs.observation.items()}
+    if len(shapes) != 1 or len(shape := next(iter(shapes.values()))) != 1:
+        raise ConfigurationError(f"observation: this method takes one vector, got {shapes}")
+    return shape[0]
+
+
+class ConditionalTransformer(nn.Module):
+    """pi(a_t | the last K steps) over scaled inputs: states standardised, to-go sums within about `TOKEN_RANGE`."""
+
+    def __init__(self, inputs: int, action_dim: int, config: SequenceConfig) -> None:
+        super().__init__()
+        units = config.units
+        self.stochastic, self.steps = config.stochastic, config.episode_length
+        self.time = nn.Embedding(config.episode_length, units)
+        self.return_token, self.cost_token = nn.Linear(1, units), nn.Linear(1, units) if config.use_cost else None
+        self.state_token, self.action_token = nn.Linear(inputs, units), nn.Linear(action_dim, units)
+        self.transformer = CausalTransformer(units, config.heads, config.layers, config.dropout)
+        self.action_head = nn.Linear(units, action_dim * (2 if config.stochastic else 1))
+        self.cost_head = Mlp(units + action_dim, 1, units, 1) if config.use_cost else None
+        self.tokens = 4 if config.use_cost else 3
+        nn.init.normal_(self.time.weight, std=0.02)
+
+    def embed(self, windows: Windows) -> Tensor:
+        """(B, K, tokens, units) in the order of eq. 2: return-to-go, cost-to-go, state, action."""
+        time = self.time(windows.time_steps.clamp(max=self.steps - 1))
+        tokens = [self.return_token(windows.returns_to_go.unsqueeze(-1)), self.state_token(windows.observations),
+                  self.action_token(windows.actions)]
+        if self.cost_token is not None:
+            tokens.insert(1, self.cost_token(windows.costs_to_go.unsqueeze(-1)))
+        return torch.stack([token + time for token in tokens], 2)
+
+    def features(self, windows: Windows) -> Tensor:
+        """Outputs of the state tokens, (B, K, units). The last action comes after all of them and is left out."""
+        tokens = self.embed(windows).flatten(1, 2)[:, :-1]
+        return self.transformer(tokens, rows=slice(self.tokens - 2, None, self.tokens))
+
+    def last_features(self, windows: Windows) -> Tensor:
+        """Output of the last state token of windows without padding, (B, units)."""
+        tokens = self.embed(windows).flatten(1, 2)[:, :-1]
+        return self.transformer(tokens, rows=slice(tokens.shape[1] - 1, None)).squeeze(1)
+
+    def continued_features(self, window: Windows, offsets: Tensor) -> Tensor:
+        """As `last_features` of one window, for each of N offsets of its newest return-to-go, (N, units).
+
+        The steps before are the same for all and are computed once; exact, since no earlier token sees a later one.
+        """
+        tokens = self.embed(window)
+        earlier, newest = tokens[:, :-1].flatten(1, 2), tokens[:, -1:, 1:-1]
+        time = self.time(window.time_steps[:, -1].clamp(max=self.steps - 1))
+        returns = self.return_token((window.returns_to_go[:, -1] + offsets).unsqueeze(-1)) + time
+        length = newest.shape[2] + 1
+        branches = torch.cat([returns.view(1, len(offsets), 1, -1), newest.expand(-1, len(offsets), -1, -1)], 2)
+        mask = continuation_mask(earlier.shape[1], len(offsets), length, offsets.device)
+        past = self.transformer.remember(earlier) if earlier.shape[1] else None
+        return self.transformer(branches.flatten(1, 2), past, mask, slice(length - 1, None, length)).squeeze(0)
+
+    def distribution(self, features: Tensor) -> SquashedGaussian:
+        """Features -> the distribution of actions, where the head is stochastic."""
+        return SquashedGaussian(self.action_head(features))
+
+    def act(self, features: Tensor, normal: Tensor | None = None) -> Tensor:
+        """Actions (..., action_dim): the mode, or with standard normal noise and a stochastic head a draw."""
+        if not self.stochastic:
+            return self.action_head(features).tanh()
+        found = self.distribution(features)
+        return found.mode if normal is None else found.raw_sample(normal).tanh()
+
+
+class Temperature(nn.Module):
+    """Weight of the entropy, learned in its logarithm. A module, so that it is in every checkpoint."""
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.logarithm = nn.Parameter(torch.tensor(math.log(initial)))
+
+    def forward(self) -> Tensor:
+        return self.logarithm.exp()
+
+
+class SequenceModel(nn.Module):
+    """The policy with what was measured on its data, once, by `measure`.
+
+    largest_return, largest_cost: of an episode. largest_step_cost: of a step. horizon: steps of the
+    longest episode. frontier_cost, frontier_return: the best return for a cost, at some costs.
+    """
+
+    largest_return: Tensor
+    largest_cost: Tensor
+    largest_step_cost: Tensor
+    horizon: Tensor
+    frontier_cost: Tensor
+    frontier_return: Tensor
+
+    def __init__(self, specs: Specs, config: SequenceConfig) -> None:
+        super().__init__()
+        self.config, self.inputs, self.action_dim = config, vector_size(specs), specs.action.shape[0]
+        self.actor = ConditionalTransformer(self.inputs, self.action_dim, config)
+        self.temperature = Temperature(config.initial_temperature)
+        self.standardiser = Standardiser(self.inputs, batches=1)
+        for name in ("largest_return", "largest_cost", "largest_step_cost", "horizon"):
+            self.register_buffer(name, torch.ones(()))
+        for name in ("frontier_cost", "frontier_return"):
+            self.register_buffer(name, torch.zeros(FRONTIER_POINTS))
+
+    @torch.no_grad()
+    def measure(self, dataset: DsrlDataset) -> None:
+        """Takes the scales of inputs and the reward frontier from the data."""
+        rows = dataset.observations[::max(1, dataset.rows // ROWS_FOR_STATISTICS)]
+        self.standardiser.update(torch.as_tensor(rows, device=self.horizon.device))
+        self.largest_return.fill_(float(np.abs(dataset.returns).max()) or 1.0)
+        self.largest_cost.fill_(float(dataset.cost_returns.max()) or 1.0)
+        self.largest_step_cost.fill_(float(dataset.costs.max()) or 1.0)
+        self.horizon.fill_(int(dataset.lengths.max()))
+        costs = np.linspace(dataset.cost_returns.min(), dataset.cost_returns.max(), FRONTIER_POINTS)
+        self.frontier_cost.copy_(torch.from_numpy(costs))
+        self.frontier_return.copy_(torch.from_numpy(dataset.returns[frontier(dataset, costs)]))
+
+    def best_return(self, cost: float) -> float:
+        """The highest return in the data for a cost of at most `cost`, or of the cheapest episodes when none is."""
+        index = int((self.frontier_cost <= cost).sum()) - 1
+        return float(self.frontier_return[max(index, 0)])
+
+    @property
+    def return_unit(self) -> Tensor:
+        """What a return of 1 is for the networks; rewards and reward values are scaled alike."""
+        return TOKEN_RANGE / self.largest_return
+
+    @property
+    def cost_unit(self) -> Tensor:
+        return TOKEN_RANGE / self.largest_cost
+
+    def scaled(self, windows: Windows) -> Windows:
+        """Windows in the data's units -> as the networks take them."""
+        states = self.standardiser(windows.observations).clamp(-LARGEST_STATE, LARGEST_STATE)
+        return windows._replace(observations=states, rewards=windows.rewards * self.return_unit,
+                                costs=windows.costs * self.cost_unit,
+                                returns_to_go=windows.returns_to_go * self.return_unit,
+                                costs_to_go=windows.costs_to_go * self.cost_unit)

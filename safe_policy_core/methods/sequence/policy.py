@@ -1,0 +1,117 @@
+"""A conditional transformer acting: targets that fall by what was received, and a history of K steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.interfaces import ActionDecision, Observation, Policy, Specs
+from safe_policy_core.methods.sequence.model import SequenceModel, Windows
+
+log = logging.getLogger(__name__)
+
+
+class SequencePolicy(Policy):
+    """Acts under a target return and a target cost, which `set_target_cost` changes for the episodes to come.
+
+    `observe_outcome` must tell it each step's reward and cost: targets fall by them (Algorithm 1).
+    Without, it acts as if nothing had been received yet.
+    """
+
+    def __init__(self, model: SequenceModel, specs: Specs, device: torch.device | str = "cpu") -> None:
+        self.specs, self._model, self._device = specs, model, torch.device(device)
+        (self._name,) = specs.observation
+        self._generator = torch.Generator(self._device)
+        config = model.config
+        self._next_target = (config.target_return, config.target_cost)
+        self._length = config.length
+        # Rows of the history, the newest last; `_steps` says how many there are in this episode.
+        self._observations = torch.zeros(config.length, model.inputs, device=self._device)
+        self._actions = torch.zeros(config.length, model.action_dim, device=self._device)
+        self._to_go = torch.zeros(2, config.length, device=self._device)
+        self.reset(0)
+
+    @property
+    def target_cost(self) -> float:
+        """Undiscounted cost that the current episode may have."""
+        return self._target[1]
+
+    @property
+    def target_return(self) -> float:
+        """Undiscounted return that the current episode asks for."""
+        return self._target[0]
+
+    def set_target_cost(self, cost: float, target_return: float | None = None) -> None:
+        """Another threshold, without training, from the next `reset` on.
+
+        target_return: None asks for the best return in the data among episodes of at most this cost.
+        A cost above any in the data asks for the best return of all; one below the cheapest episode
+        (0 where every episode has some) is allowed, is outside of what was learned, and is logged.
+        Raises `ConfigurationError` for a negative or infinite cost, or a return that is not finite.
+        """
+        if not (cost >= 0 and math.isfinite(cost)):
+            raise ConfigurationError(f"target_cost: expected a number of at least 0, got {cost}")
+        if target_return is not None and not math.isfinite(target_return):
+            raise ConfigurationError(f"target_return: expected a finite number, got {target_return}")
+        cheapest, dearest = float(self._model.frontier_cost[0]), float(self._model.frontier_cost[-1])
+        if not cheapest <= cost <= dearest:
+            log.warning("target_cost: %g is outside of the data's costs, %g to %g", cost, cheapest, dearest)
+        self._next_target = (target_return, cost)
+
+    def reset(self, seed: int) -> None:
+        self._generator.manual_seed(seed)
+        wanted, cost = self._next_target
+        self._target = (self._model.best_return(cost) if wanted is None else wanted, cost)
+        self._remaining, self._steps = np.array(self._target), 0
+        self._actions.zero_()
+
+    def observe_executed(self, action: np.ndarray) -> None:
+        self._actions[-1] = torch.as_tensor(action, device=self._device)
+
+    def observe_outcome(self, reward: float, cost: float) -> None:
+        self._remaining -= (reward, cost)
+        # More cost than allowed leaves nothing; no episode in the data has less than nothing to go.
+        self._remaining[1] = max(self._remaining[1], 0.0)
+
+    @torch.inference_mode()
+    def act(self, observation: Observation, deterministic: bool = False) -> ActionDecision:
+        vector = self.specs.validate_observation(observation)[self._name]
+        self._push(vector)
+        decision = self._decide(self._history(), deterministic)
+        self._actions[-1] = torch.as_tensor(decision.action, device=self._device)
+        return decision
+
+    def _push(self, vector: np.ndarray) -> None:
+        """Moves the history by one step and enters the new one, its action still unknown."""
+        for rows in (self._observations, self._actions):
+            rows[:-1] = rows[1:].clone()
+        self._to_go[:, :-1] = self._to_go[:, 1:].clone()
+        self._observations[-1] = torch.as_tensor(vector, device=self._device)
+        self._actions[-1] = 0
+        self._to_go[:, -1] = torch.as_tensor(self._remaining, device=self._device)
+        self._steps += 1
+
+    def _history(self) -> Windows:
+        """One window of what there is of the episode: shorter at its start, never padded."""
+        known = min(self._steps, self._length)
+        return_to_go, cost_to_go = self._to_go[:, -known:].unsqueeze(1)
+        steps = torch.arange(self._steps - known, self._steps, device=self._device).unsqueeze(0)
+        nothing = torch.zeros_like(return_to_go)
+        return self._model.scaled(Windows(self._observations[None, -known:], self._actions[None, -known:], nothing,
+                                          nothing, return_to_go, cost_to_go, steps, steps >= 0, steps[:, 0] < 0))
+
+    def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
+        features = self._model.actor.last_features(history)
+        return ActionDecision(self._action(features, deterministic)[0].cpu().numpy())
+
+    def _action(self, features: Tensor, deterministic: bool) -> Tensor:
+        """Actions (B, action_dim) of (B, units) features."""
+        normal = None
+        if not deterministic:
+            normal = torch.randn(len(features), self._model.action_dim, generator=self._generator, device=self._device)
+        return self._model.actor.act(features, normal)

@@ -1,0 +1,127 @@
+"""A causal transformer over tokens (pre-norm, ReLU, as in Decision Transformer), built to be fast on a CPU.
+
+Two exact shortcuts: the last block computes only the tokens whose outputs are wanted (`rows`), and
+tokens that many sequences share are computed once (`past`). A cache that slides with a window of
+fixed length would not be exact, because what is kept had seen the tokens that left; there is none.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+Past = list[tuple[Tensor, Tensor]]
+"""Keys and values of earlier tokens, for each block (B, heads, tokens, units / heads)."""
+_EVERY = slice(None)
+
+
+class Dropout(nn.Module):
+    """Sets elements to zero with a probability of `rate` (to 1/256) and scales up the others.
+
+    Eight decisions come from one random number of 64 bits: torch's own dropout draws one for each
+    element, which took longer than the matrix products around it.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.level = round(rate * 256)
+
+    def forward(self, value: Tensor) -> Tensor:
+        if not self.training or not self.level:
+            return value
+        words = torch.empty((value.numel() + 7) // 8, dtype=torch.int64, device=value.device)
+        random = words.random_(-2**63, None).view(torch.uint8)[:value.numel()]
+        return value * (random >= self.level).view(value.shape) * (256 / (256 - self.level))
+
+
+class CausalBlock(nn.Module):
+    """Attention, then a feed-forward network of four times the width, each with a residual connection."""
+
+    def __init__(self, units: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.feed_norm = nn.LayerNorm(units), nn.LayerNorm(units)
+        self.project, self.merge = nn.Linear(units, 3 * units), nn.Linear(units, units)
+        self.widen, self.narrow = nn.Linear(units, 4 * units), nn.Linear(4 * units, units)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, tokens: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
+                rows: slice = _EVERY) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(B, T, units) -> outputs of the tokens `rows`, and the keys and values of all T.
+
+        past: keys and values that every token may attend to as well. mask: (tokens, past + tokens)
+        bool, True where a token may attend; None: each to itself and to those before it.
+        """
+        normed, units = self.attention_norm(tokens), tokens.shape[-1]
+        if rows == _EVERY:
+            query, key, value = self.project(normed).chunk(3, -1)
+        else:
+            query = functional.linear(normed[:, rows], self.project.weight[:units], self.project.bias[:units])
+            key, value = functional.linear(normed, self.project.weight[units:], self.project.bias[units:]).chunk(2, -1)
+            tokens = tokens[:, rows]
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
+        own = (key, value)
+        if past is not None:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+        plain = mask is None and past is None and rows == _EVERY
+        if not plain:
+            mask = causal_mask(key.shape[2], tokens.device) if mask is None else mask
+            mask = mask[-own[0].shape[2]:][rows]
+        mixed = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=plain)
+        tokens = tokens + self.dropout(self.merge(mixed.transpose(1, 2).flatten(2)))
+        wide = functional.relu(self.widen(self.feed_norm(tokens)))
+        return tokens + self.dropout(self.narrow(wide)), own
+
+
+class CausalTransformer(nn.Module):
+    """(B, T, units) embedded tokens -> (B, rows, units). Time is in the embeddings; positions are not numbered."""
+
+    def __init__(self, units: int, heads: int, layers: int, dropout: float) -> None:
+        super().__init__()
+        self.input_norm, self.output_norm = nn.LayerNorm(units), nn.LayerNorm(units)
+        self.dropout = Dropout(dropout)
+        self.blocks = nn.ModuleList(CausalBlock(units, heads, dropout) for _ in range(layers))
+        self.apply(_initialise)
+
+    def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None, rows: slice = _EVERY
+                ) -> Tensor:
+        """Outputs of the tokens `rows`. past, mask: as for a block."""
+        value, last = self.dropout(self.input_norm(tokens)), len(self.blocks) - 1
+        for index, block in enumerate(self.blocks):
+            value, _ = block(value, past[index] if past else None, mask, rows if index == last else _EVERY)
+        return self.output_norm(value)
+
+    def remember(self, tokens: Tensor) -> Past:
+        """Keys and values of tokens that later ones, in any number of continuations, attend to."""
+        value, past = self.dropout(self.input_norm(tokens)), []
+        for block in self.blocks:
+            # The last block is asked for no output: only its keys and values are used.
+            value, own = block(value, rows=_EVERY if len(past) < len(self.blocks) - 1 else slice(0, 0))
+            past.append(own)
+        return past
+
+
+def causal_mask(tokens: int, device: torch.device) -> Tensor:
+    """(tokens, tokens) bool: True where row i may attend to column j <= i."""
+    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+
+
+@lru_cache(maxsize=64)
+def continuation_mask(past: int, continuations: int, length: int, device: torch.device) -> Tensor:
+    """Mask for `continuations` of `length` tokens side by side in one sequence.
+
+    (past + all, past + all) bool; each continuation sees the past and itself, not the others.
+    """
+    own = torch.block_diag(*[causal_mask(length, device)] * continuations)
+    new = torch.cat([own.new_ones(len(own), past), own], 1)
+    return torch.cat([new.new_zeros(past, new.shape[1]), new])
+
+
+def _initialise(module: nn.Module) -> None:
+    """GPT-2's: normal weights of 0.02, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
