@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import types
 import typing
@@ -11,14 +10,15 @@ from collections.abc import Iterable
 from typing import Any
 
 from safe_policy_core.errors import ConfigurationError
-from safe_policy_core.methods.registry import METHODS
+from safe_policy_core.methods.registry import config_module, learner_class
 
 
 def preset(method: str, name: str) -> Any:
-    """A method's configuration by the name of a preset. Raises `ConfigurationError` listing the known names."""
-    if method not in METHODS:
-        raise ConfigurationError(f"method: unknown name {method!r}, expected one of {sorted(METHODS)}")
-    presets = importlib.import_module(f"safe_policy_core.methods.{method}.config").PRESETS
+    """A method's configuration by the name of a preset. Raises `ConfigurationError` listing the known names.
+
+    A method whose config module has no `PRESETS` has one, "small", of its defaults.
+    """
+    presets = getattr(config_module(method), "PRESETS", None) or {"small": learner_class(method).config_class}
     if name not in presets:
         raise ConfigurationError(f"preset: unknown name {name!r}, expected one of {sorted(presets)}")
     return presets[name]()

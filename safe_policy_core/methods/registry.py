@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from safe_policy_core.checkpoint import Manifest, read_manifest
@@ -19,6 +20,21 @@ from safe_policy_core.methods.configuration import from_json
 METHODS: dict[str, str] = {
     "fosp": "safe_policy_core.methods.fosp.learner:FospLearner",
     "bc": "safe_policy_core.methods.bc.learner:BcLearner",
+    "dt": "safe_policy_core.methods.sequence.dt:DtLearner",
+    "cdt": "safe_policy_core.methods.sequence.cdt:CdtLearner",
+    "qpt": "safe_policy_core.methods.qpt.learner:QptLearner",
+    "dspo": "safe_policy_core.methods.dspo.learner:DspoLearner",
+    "dreamer": "safe_policy_core.methods.dreamer.learner:DreamerLearner",
+    "safe_dreamer": "safe_policy_core.methods.safe_dreamer.learner:SafeDreamerLearner",
+    "recovery_rl": "safe_policy_core.methods.recovery_rl.learner:RecoveryRlLearner",
+    "bcq_lag": "safe_policy_core.methods.offline.bcq_lag:BcqLagLearner",
+    "bear_lag": "safe_policy_core.methods.offline.bear_lag:BearLagLearner",
+    "cpq": "safe_policy_core.methods.offline.cpq:CpqLearner",
+    "coptidice": "safe_policy_core.methods.offline.coptidice:CoptidiceLearner",
+    "fisor": "safe_policy_core.methods.offline.fisor:FisorLearner",
+    "td3_bc": "safe_policy_core.methods.offline.td3_bc:Td3BcLearner",
+    "iql": "safe_policy_core.methods.offline.iql:IqlLearner",
+    "cql": "safe_policy_core.methods.offline.cql:CqlLearner",
 }
 """Name -> "module:LearnerClass"."""
 
@@ -29,6 +45,13 @@ def learner_class(name: str) -> Any:
         raise ConfigurationError(f"method: unknown name {name!r}, expected one of {sorted(METHODS)}")
     module, _, attribute = METHODS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def config_module(name: str) -> ModuleType:
+    """The module `config` beside the learner's. Raises `ConfigurationError` for an unknown name."""
+    if name not in METHODS:
+        raise ConfigurationError(f"method: unknown name {name!r}, expected one of {sorted(METHODS)}")
+    return importlib.import_module(METHODS[name].partition(":")[0].rpartition(".")[0] + ".config")
 
 
 def make_learner(name: str, specs: Specs, config: Any = None, seed: int = 0, device: str = "cpu") -> Learner:

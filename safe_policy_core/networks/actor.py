@@ -1,11 +1,11 @@
-"""The actor: a bounded Gaussian over actions given a state."""
+"""Actors: Gaussians over actions given a state."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from safe_policy_core.networks.distributions import BoundedGaussian
-from safe_policy_core.networks.mlp import Mlp
+from safe_policy_core.networks.distributions import BoundedGaussian, SquashedGaussian
+from safe_policy_core.networks.mlp import Mlp, relu_mlp
 
 
 class GaussianActor(nn.Module):
@@ -19,3 +19,15 @@ class GaussianActor(nn.Module):
 
     def forward(self, state: Tensor) -> BoundedGaussian:
         return BoundedGaussian(self.network(state))
+
+
+class SquashedActor(nn.Module):
+    """(..., inputs) -> `SquashedGaussian` over (..., action_dim) actions in (-1, 1)."""
+
+    def __init__(self, inputs: int, action_dim: int, units: int, layers: int) -> None:
+        super().__init__()
+        self.action_dim = action_dim
+        self.network = relu_mlp(inputs, 2 * action_dim, units, layers)
+
+    def forward(self, state: Tensor) -> SquashedGaussian:
+        return SquashedGaussian(self.network(state))

@@ -89,3 +89,30 @@ class BoundedGaussian:
     def entropy(self) -> Tensor:
         """Differential entropy [nats], summed over the action's elements -> (...)."""
         return (0.5 * math.log(2 * math.pi * math.e) + self.deviation.log()).sum(-1)
+
+
+class SquashedGaussian:
+    """tanh of a Gaussian (SAC, Haarnoja et al. 2018, appendix C). Its draws are inside (-1, 1) by themselves.
+
+    parameters: (..., 2 * action_dim), the mean and the log deviation before the tanh.
+    """
+
+    def __init__(self, parameters: Tensor) -> None:
+        self.mean, log_deviation = parameters.chunk(2, -1)
+        self.log_deviation = log_deviation.clamp(-5, 2)
+
+    @property
+    def mode(self) -> Tensor:
+        """(..., action_dim): tanh of the mean."""
+        return self.mean.tanh()
+
+    def raw_sample(self, normal: Tensor) -> Tensor:
+        """A draw before the tanh, from standard normal noise whose shape may have more leading dimensions."""
+        return self.mean + self.log_deviation.exp() * normal
+
+    def log_probability(self, raw: Tensor) -> Tensor:
+        """Natural log density of the action tanh(raw), summed over its elements -> (...)."""
+        standard = (raw - self.mean) * (-self.log_deviation).exp()
+        normal = -0.5 * standard.square() - self.log_deviation - 0.5 * math.log(2 * math.pi)
+        # log(1 - tanh^2), in the form that does not lose digits far out.
+        return (normal - 2 * (math.log(2) - raw - functional.softplus(-2 * raw))).sum(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from torch import Tensor, nn
@@ -42,3 +43,10 @@ class Mlp(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         return self.output(self.hidden(value))
+
+
+def relu_mlp(inputs: int, outputs: int, units: int, layers: int) -> nn.Sequential:
+    """(..., inputs) -> (..., outputs): the plain network of the value-based papers, without norms."""
+    sizes = [inputs, *[units] * layers]
+    parts = [part for before, after in itertools.pairwise(sizes) for part in (nn.Linear(before, after), nn.ReLU())]
+    return nn.Sequential(*parts, nn.Linear(sizes[-1], outputs))

@@ -1,0 +1,156 @@
+"""Settings of the baselines, one dataclass each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BATCH, LENGTH = 512, 1
+"""Steps of a training batch; a step stands alone."""
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """What every method of this family has."""
+
+    units: int = 256
+    """Hidden units of every network."""
+    layers: int = 2
+    """Hidden layers of every network."""
+    learning_rate: float = 3e-4
+    actor_learning_rate: float = 3e-4
+    discount: float = 0.99
+    target_rate: float = 0.005
+    """How far slow copies move towards their networks at every step."""
+    reward_scale: float = 1.0
+    """Rewards are scaled so that a step of the dataset's best episode gives this much more than one of the worst."""
+
+
+@dataclass(frozen=True)
+class ConstrainedConfig(OfflineConfig):
+    """What the methods with a cost limit have."""
+
+    learning_rate: float = 1e-3
+    reward_scale: float = 0.1
+    cost_limit: float = 10.0
+    """Largest sum of costs of an episode."""
+
+
+@dataclass(frozen=True)
+class LagrangianConfig(ConstrainedConfig):
+    """What BCQ-Lag and BEAR-Lag share. Defaults are OSRL's."""
+
+    actor_learning_rate: float = 1e-3
+    vae_units: int = 400
+    vae_learning_rate: float = 1e-3
+    candidates: int = 10
+    """Actions drawn at a next state, of which the best counts."""
+    soft_clipping: float = 0.75
+    """lambda of BCQ eq. 13: weight of the smaller estimate of reward, and of the larger one of cost."""
+    gains: tuple[float, float, float] = (0.1, 0.003, 0.001)
+    """Of the multiplier's PID controller: proportional, integral, derivative."""
+
+
+@dataclass(frozen=True)
+class BcqLagConfig(LagrangianConfig):
+    """BCQ with a Lagrangian."""
+
+    perturbation: float = 0.05
+    """Phi: how far the policy may move an action of the data."""
+
+
+@dataclass(frozen=True)
+class BearLagConfig(LagrangianConfig):
+    """BEAR with a Lagrangian."""
+
+    mmd_samples: int = 10
+    """Actions of the data's model and of the policy that are compared at a state."""
+    mmd_width: float = 50.0
+    """sigma of the Gaussian kernel exp(-d^2 / (2 sigma))."""
+    mmd_limit: float = 0.05
+    dual_learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class CpqConfig(ConstrainedConfig):
+    """Constraints penalised Q-learning. Defaults are OSRL's."""
+
+    actor_learning_rate: float = 1e-4
+    vae_units: int = 400
+    vae_learning_rate: float = 1e-3
+    samples: int = 10
+    """Actions of the policy drawn at a state, among which those out of the data are sought."""
+    ood_share: float = 0.25
+    """Share of them that counts as out of the data: those with the largest latent divergence."""
+    ood_cost: float = 1.5
+    """What their cost value is raised to, in units of the limit."""
+    dual_learning_rate: float = 1e-4
+
+
+@dataclass(frozen=True)
+class CoptidiceConfig(ConstrainedConfig):
+    """COptiDICE. Defaults are OSRL's."""
+
+    learning_rate: float = 1e-4
+    actor_learning_rate: float = 1e-4
+    dual_learning_rate: float = 1e-4
+    """Of the multiplier lambda and the temperature tau."""
+    divergence: float = 0.5
+    """alpha: how much staying near the data weighs against reward."""
+    cost_divergence: float = 0.01
+    """epsilon: how far the distribution under which the cost is bounded may be from the data's [nats]; 0: no bound."""
+
+
+@dataclass(frozen=True)
+class FisorConfig(OfflineConfig):
+    """FISOR. It has no cost limit: its constraint is never to reach a cost that can be avoided."""
+
+    expectile: float = 0.9
+    """Of the reward value, and of the feasible value from the other side."""
+    violation: float = 25.0
+    """h of a step with cost; it is -1 without."""
+    reward_temperature: float = 3.0
+    cost_temperature: float = 5.0
+    largest_reward_weight: float = 100.0
+    largest_cost_weight: float = 150.0
+    steps: int = 5
+    """Of the diffusion."""
+    candidates: int = 16
+    """Actions drawn when acting, of which the most feasible is taken."""
+    blocks: int = 3
+    """Residual blocks of the denoiser."""
+    dropout: float = 0.1
+    actor_target_rate: float = 0.001
+    """Of the averaged weights that act."""
+
+
+@dataclass(frozen=True)
+class Td3BcConfig(OfflineConfig):
+    """TD3+BC."""
+
+    behaviour: float = 2.5
+    """alpha: weight of the value against the squared error."""
+    target_noise: float = 0.2
+    largest_target_noise: float = 0.5
+    actor_every: int = 2
+    """Steps of the critics between those of the actor."""
+
+
+@dataclass(frozen=True)
+class IqlConfig(OfflineConfig):
+    """Implicit Q-learning."""
+
+    expectile: float = 0.7
+    temperature: float = 3.0
+    """beta: the weight of an action is exp(beta * advantage)."""
+    largest_weight: float = 100.0
+
+
+@dataclass(frozen=True)
+class CqlConfig(OfflineConfig):
+    """Conservative Q-learning, CQL(H) on soft actor-critic."""
+
+    actor_learning_rate: float = 1e-4
+    conservatism: float = 5.0
+    """alpha: weight of the penalty on values of actions that are not in the data."""
+    samples: int = 10
+    """Actions of each kind for the penalty: uniform, of the policy here, of the policy at the next state."""

@@ -1,0 +1,91 @@
+"""Several MLPs of a state and something chosen there (an action, a latent), evaluated in one batched pass.
+
+The value-based methods rate many actions of the same state by several critics. Here the state's share
+of the first layer is computed once for all of its actions, and all networks are one batched matrix
+product a layer.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class PairedMlp(nn.Module):
+    """`members` separate ReLU MLPs: (B, inputs), (*candidates, B, choice) -> (members, *candidates, B, outputs).
+
+    Weights start as those of `nn.Linear`, uniform within 1 / sqrt(fan in).
+    """
+
+    def __init__(self, inputs: int, choice: int, outputs: int, units: int, layers: int, members: int = 1) -> None:
+        super().__init__()
+        sizes = [inputs + choice, *[units] * layers]
+        bounds = [1 / math.sqrt(size) for size in sizes]
+
+        def uniform(bound: float, *shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+
+        self.state_weight = uniform(bounds[0], members, inputs, units)
+        self.choice_weight = uniform(bounds[0], members, choice, units)
+        shapes = [*[units] * (layers - 1), outputs]
+        self.weights = nn.ParameterList(uniform(bound, members, units, size)
+                                        for bound, size in zip(bounds[1:], shapes, strict=True))
+        self.biases = nn.ParameterList(uniform(bound, members, 1, size)
+                                       for bound, size in zip(bounds, [units, *shapes], strict=True))
+
+    def forward(self, state: Tensor, choice: Tensor) -> Tensor:
+        members, _, units = self.state_weight.shape
+        rows, size = choice.shape[:-1], choice.shape[-1]
+        hidden = torch.baddbmm(self.biases[0], state.expand(members, *state.shape), self.state_weight)
+        flat = choice.reshape(1, -1, size).expand(members, -1, size)
+        if flat.shape[1] == hidden.shape[1]:
+            hidden = torch.baddbmm(hidden, flat, self.choice_weight)
+        else:
+            chosen = torch.bmm(flat, self.choice_weight).view(members, -1, len(state), units)
+            hidden = (chosen + hidden.unsqueeze(1)).view(members, -1, units)
+        for weight, bias in zip(self.weights, list(self.biases)[1:], strict=True):
+            hidden = torch.baddbmm(bias, hidden.relu_(), weight)
+        return hidden.view(members, *rows, hidden.shape[-1])
+
+
+class TwinCritics(nn.Module):
+    """Two Q functions of each signal (0: reward, 1: cost) and their slow copies, in one batched pass.
+
+    One optimiser trains all of them: their gradients do not mix, and Adam treats every number by itself.
+    """
+
+    def __init__(self, inputs: int, action_dim: int, units: int, layers: int, signals: int, target_rate: float
+                 ) -> None:
+        super().__init__()
+        self.signals, self.target_rate = signals, target_rate
+        self.network = PairedMlp(inputs, action_dim, 1, units, layers, 2 * signals)
+        self.target = copy.deepcopy(self.network).requires_grad_(False)
+
+    def forward(self, state: Tensor, action: Tensor, slow: bool = False) -> Tensor:
+        """(B, inputs), (*candidates, B, action_dim) -> (signals, 2, *candidates, B)."""
+        values = (self.target if slow else self.network)(state, action)
+        return values.view(self.signals, 2, *action.shape[:-1])
+
+    def loss(self, values: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared errors of (signals, 2, B) values to (signals, B) targets, summed over the Q functions."""
+        return (values - targets.detach().unsqueeze(1)).square().mean(-1).sum()
+
+    @torch.no_grad()
+    def update_targets(self) -> None:
+        """target <- target + rate * (network - target)."""
+        follow(self.target, self.network, self.target_rate)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
+    """Moves every parameter of `target` by `rate` of the way to `source`."""
+    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+
+
+def soft_clipped(pair: Tensor, weight: float, dim: int = 0) -> Tensor:
+    """weight * min + (1 - weight) * max over a pair of estimates (BCQ eq. 13); a weight of 1 is clipped double Q."""
+    low, high = torch.aminmax(pair, dim=dim)
+    return torch.lerp(high, low, weight)

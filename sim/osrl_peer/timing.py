@@ -1,0 +1,83 @@
+"""Milliseconds of a training step, this project's beside OSRL's, in turns on the same machine."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
+from safe_policy_core.methods.registry import METHODS, make_learner
+from sim.osrl_peer.peer import PYTHON, Job, run
+
+BATCH, STEPS = 512, 30
+TIMED = ("cpq", "bcq_lag", "bear_lag", "coptidice")
+
+
+def example_dataset(observations: int = 72, actions: int = 2, episodes: int = 20, length: int = 500) -> DsrlDataset:
+    """Random steps in the shapes of CarGoal1."""
+    rng = np.random.default_rng(0)
+    rows = episodes * length
+    state = rng.normal(size=(rows, observations)).astype(np.float32)
+    ends = np.arange(rows) % length == length - 1
+    return DsrlDataset.from_arrays(
+        observations=state, next_observations=np.roll(state, -1, 0), actions=rng.uniform(-1, 1, (rows, actions)),
+        rewards=rng.normal(size=rows), costs=(rng.random(rows) < 0.1).astype(np.float32),
+        terminals=np.zeros(rows, bool), timeouts=ends)
+
+
+def own_step_time(method: str, dataset: DsrlDataset, batch: int, threads: int, steps: int = STEPS) -> float:
+    """Median of a training step [ms], the reading of the batch included."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        learner: Any = make_learner(method, dataset.specs)
+        source, rng, durations = learner.data_source(dataset), np.random.default_rng(0), []
+        for _ in range(steps):
+            begin = time.perf_counter()
+            learner.update(source.sample(batch, 1, rng))
+            durations.append(time.perf_counter() - begin)
+    finally:
+        torch.set_num_threads(before)
+    return 1e3 * float(np.median(durations))
+
+
+def osrl_step_time(method: str, dataset: DsrlDataset, path: Path, batch: int, threads: int) -> float:
+    """The same of OSRL, with networks of the same number and size."""
+    low, high = float(dataset.returns.min()), float(dataset.returns.max())
+    return run(Job(method, str(path), STEPS, batch, 10.0, int(dataset.lengths.max()), (low, high), high,
+                   threads=threads, equal_networks=True)).step_time
+
+
+def table(dataset: DsrlDataset, path: Path, methods: Sequence[str], batch: int, threads: int) -> Iterator[str]:
+    """One line a method that both have."""
+    for method in methods:
+        theirs = osrl_step_time(method, dataset, path, batch, threads)
+        if method in METHODS and method in TIMED:
+            mine = own_step_time(method, dataset, batch, threads)
+            yield f"{method:<10} {mine:8.1f} ms   OSRL {theirs:8.1f} ms   {theirs / mine:.2f} times as fast"
+        else:
+            yield f"{method:<10} OSRL {theirs:8.1f} ms"
+
+
+def rows() -> list[dict[str, Any]]:
+    """Rows for `make bench`; OSRL's figures are there where it is installed."""
+    found = []
+    dataset = example_dataset()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "example.hdf5"
+        write_dsrl(path, dataset)
+        for threads in (1, 2):
+            for method in TIMED:
+                mine = own_step_time(method, dataset, BATCH, threads)
+                theirs = osrl_step_time(method, dataset, path, BATCH, threads) if PYTHON.is_file() else None
+                found.append({"name": f"{method}: training steps, batch {BATCH}, {threads} threads",
+                              "value": 1e3 / mine, "unit": "steps/s", "peer": "OSRL" if theirs else None,
+                              "peer_value": 1e3 / theirs if theirs else None,
+                              "ratio": theirs / mine if theirs else None})
+    return found
