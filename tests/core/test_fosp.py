@@ -13,9 +13,8 @@ from safe_policy_core.interfaces import Learner, Spec, Specs
 from safe_policy_core.methods.fosp import FospLearner
 from safe_policy_core.methods.fosp.actor_loss import imitation_loss, penalty_loss, policy_gradient_loss
 from safe_policy_core.methods.fosp.estimators import Advantages, Reachability
-from safe_policy_core.methods.fosp.learner import _real_steps
 from safe_policy_core.networks.optimiser import Optimiser
-from safe_policy_core.world_model import to_batch
+from safe_policy_core.world_model import real_steps, to_batch
 from tests.core.fosp_rig import IMAGE_SPECS, STATE_SPECS, learner, random_batch, tiny_config, train, weights
 
 torch.set_num_threads(1)
@@ -26,7 +25,7 @@ def prepared(one: FospLearner) -> tuple:
     batch = to_batch(random_batch(one.specs), one.specs, "cpu")
     _, states, _ = one.model.world_model.loss(batch, one.generator)
     states = states.detach()
-    real, _ = _real_steps(states.features, batch)
+    real, _ = real_steps(states.features, batch)
     features, imagined = one._imagine(states, batch["is_terminal"])
     advantages = [estimator.loss(real, imagined)[1] for estimator in (one.model.reward, one.model.cost)]
     return real, features, imagined, *advantages
@@ -35,7 +34,7 @@ def prepared(one: FospLearner) -> tuple:
 class TestRealSteps:
     def test_steps_across_episodes_and_windows_do_not_count(self) -> None:
         batch = to_batch(random_batch(STATE_SPECS), STATE_SPECS, "cpu")
-        real, has_next = _real_steps(torch.arange(24.0).view(3, 8, 1), batch)
+        real, has_next = real_steps(torch.arange(24.0).view(3, 8, 1), batch)
         assert real.mask.view(3, 7).tolist() == [[1.0] * 7, [1, 1, 1, 0, 1, 1, 1], [1.0] * 7]
         assert has_next.sum() == 20
         # The step at row 2 of sequence 1: action taken there, everything else received on arriving at row 3.

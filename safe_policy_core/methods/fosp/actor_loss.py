@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from safe_policy_core.methods.fosp.equations import offline_weight, offline_weight_product, online_weight
-from safe_policy_core.methods.fosp.estimators import Advantages, ImaginedSteps, RealSteps
+from safe_policy_core.methods.fosp.estimators import Advantages
 from safe_policy_core.methods.fosp.model import FospModel
+from safe_policy_core.world_model import ImaginedSteps, RealSteps
 
 
 def imitation_loss(model: FospModel, real: RealSteps, reward: Advantages, cost: Advantages

@@ -20,48 +20,7 @@ from safe_policy_core.networks.critic import Critic, Value
 from safe_policy_core.networks.distributions import bernoulli_negative_log_likelihood
 from safe_policy_core.networks.mlp import Mlp
 from safe_policy_core.networks.normalisers import PercentileScale
-
-
-@dataclass(frozen=True)
-class RealSteps:
-    """N recorded steps at posterior states, detached.
-
-    features, next_features: (N, features). action: (N, action_dim), executed at the state.
-    mask: (N,) 1 where the step is whole (not across the end of an episode or of a window), else 0.
-    reward, cost: (N,) received on arriving at the next state. next_terminal: (N,) bool.
-    """
-
-    features: Tensor
-    next_features: Tensor
-    action: Tensor
-    mask: Tensor
-    reward: Tensor
-    cost: Tensor
-    next_terminal: Tensor
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over whole steps."""
-        return (values * self.mask).sum() / self.mask.sum().clamp(min=1)
-
-
-@dataclass(frozen=True)
-class ImaginedSteps:
-    """Rollouts, detached. features: (H + 1, N, features). action: (H, N, action_dim).
-
-    reward, cost, continues: (H, N) at the arrival states s^1 .. s^H. weight: (H, N), the
-    probability that the rollout was not over before state h.
-    """
-
-    features: Tensor
-    action: Tensor
-    reward: Tensor
-    cost: Tensor
-    continues: Tensor
-    weight: Tensor
-
-    def mean(self, values: Tensor) -> Tensor:
-        """Mean over steps that may happen."""
-        return (values * self.weight).sum() / self.weight.sum().clamp(min=1e-6)
+from safe_policy_core.world_model import ImaginedSteps, RealSteps
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.fosp.actor_loss import imitation_loss, penalty_loss, policy_gradient_loss
 from safe_policy_core.methods.fosp.config import FospConfig
-from safe_policy_core.methods.fosp.estimators import ImaginedSteps, RealSteps
 from safe_policy_core.methods.fosp.model import FospModel
 from safe_policy_core.methods.fosp.pictures import imagined_frames, reconstructed_frames
 from safe_policy_core.methods.fosp.policy import FospPolicy
@@ -40,7 +39,7 @@ from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.optimiser import Optimiser
 from safe_policy_core.vision import Surroundings
 from safe_policy_core.vision.tool_view import SCENE
-from safe_policy_core.world_model import Batch, LatentState, to_batch
+from safe_policy_core.world_model import Batch, ImaginedSteps, LatentState, RealSteps, imagine, real_steps, to_batch
 
 
 class FospLearner:
@@ -101,7 +100,7 @@ class FospLearner:
 
         states = states.detach().with_context(context)
         features = states.features
-        real, has_next = _real_steps(features, tensors)
+        real, has_next = real_steps(features, tensors)
         rollout_features, imagined = self._imagine(states.detach(), tensors["is_terminal"], around)
 
         advantages = {}
@@ -144,18 +143,10 @@ class FospLearner:
         start = states.select(index)
         normal = torch.randn((config.horizon, count, model.actor.action_dim), generator=self.generator,
                              device=self.device)
-        rollout = model.world_model.rssm.imagine(
-            start, lambda features, step: model.actor(features).sample(normal[step]), config.horizon, self.generator,
+        return imagine(
+            model.world_model, start, is_terminal.flatten()[index],
+            lambda features, step: model.actor(features).sample(normal[step]), config.horizon, self.generator,
             None if around is None else model.moving_context(around.select(index)))
-        arrived = rollout.features[1:].detach()
-        with torch.no_grad():
-            continues = model.world_model.continuation(arrived)
-            alive = 1 - is_terminal.flatten()[index].float()
-            weight = torch.cat([alive.unsqueeze(0), alive * continues[:-1].cumprod(0)])
-            imagined = ImaginedSteps(rollout.features.detach(), rollout.actions.detach(),
-                                     model.world_model.reward(arrived), model.world_model.cost(arrived), continues,
-                                     weight)
-        return rollout.features, imagined
 
     def _actor_loss(self, real: RealSteps, imagined: ImaginedSteps, rollout_features: Tensor,
                     advantages: Mapping[Any, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -228,13 +219,3 @@ class FospLearner:
         """The policy of a checkpoint of `save` or `export`. Raises `CheckpointError`."""
         model, specs = load_model(Path(directory), torch.device(device))
         return FospPolicy(model, specs, device)
-
-
-def _real_steps(features: Tensor, batch: Batch) -> tuple[RealSteps, Tensor]:
-    """Steps from row t to t + 1 of (B, L) sequences, flattened, and the (B, L - 1) mask of whole ones."""
-    has_next = batch["has_next_action"][:, :-1] & ~batch["is_first"][:, 1:]
-    return RealSteps(
-        features=features[:, :-1].flatten(0, 1), next_features=features[:, 1:].flatten(0, 1),
-        action=batch["next_action"][:, :-1].flatten(0, 1), mask=has_next.flatten().float(),
-        reward=batch["reward"][:, 1:].flatten(), cost=batch["cost"][:, 1:].flatten(),
-        next_terminal=batch["is_terminal"][:, 1:].flatten()), has_next
