@@ -34,6 +34,10 @@ STEP_FIELDS: dict[str, tuple[str, str]] = {
 """Attribute of `Episode` -> dataset in the file and dtype; one row per step."""
 _ACTION_FIELDS = ("executed_action", "policy_action", "human_action")
 _FRAMES_PER_CHUNK = 32
+MAX_FIELD_BYTES = 1 << 31
+"""A field that claims more is refused before memory is taken for it."""
+_MAX_DEFLATE = 1032
+"""zlib never makes data smaller by more than this factor, so a field cannot hold more than its file lets it."""
 
 
 @dataclass
@@ -221,8 +225,11 @@ def read_tracks(path: Path | str) -> Episode:
         return episode.validated()
 
 
-def read_pictures(path: Path | str, rows: slice = slice(None), name: str = "image") -> np.ndarray:
-    """Rows of one image observation, (N, H, W, 3) uint8. Raises `DatasetError` without RGB pictures of that name."""
+def read_pictures(path: Path | str, rows: slice | list[int] = slice(None), name: str = "image") -> np.ndarray:
+    """Rows (growing, if a list) of one image observation, (N, H, W, 3) uint8.
+
+    Raises `DatasetError` when the file has no RGB pictures of that name.
+    """
     with _opened(Path(path)) as file:
         dataset = _reading("fields", lambda: dict(_walk(file))).get(f"observation/{name}")
         if dataset is None or dataset.dtype != np.uint8 or dataset.shape[3:] != (3,):
@@ -270,6 +277,8 @@ def _read(file: h5py.File, pictures: bool = True) -> tuple[Episode, str]:
 
 def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
     """Every dataset under its full name. Raises `DatasetError` for what lies in another file, which may be any file."""
+    if prefix.count("/") > 2:
+        raise DatasetError(f"{prefix}: groups within groups, expected fields as observation/image")
     for name in group:
         if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
             raise DatasetError(f"{prefix}{name}: a link, expected data in this file")
@@ -280,6 +289,8 @@ def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Datas
             creation = item.id.get_create_plist()
             if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
                 raise DatasetError(f"{prefix}{name}: kept elsewhere, expected data in this file")
+            if item.nbytes > min(MAX_FIELD_BYTES, _MAX_DEFLATE * item.id.get_storage_size()):
+                raise DatasetError(f"{prefix}{name}: claims {item.nbytes} bytes, more than the file can hold")
             yield prefix + name, item
 
 
@@ -289,5 +300,6 @@ def _reading(name: str, read: Callable[[], Any]) -> Any:
         return read()
     except KeyError as error:
         raise DatasetError(f"{name}: missing") from error
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise DatasetError(f"{name}: cannot be read ({str(error).splitlines()[0]})") from error
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatasetError(f"{name}: cannot be read ({reason})") from error

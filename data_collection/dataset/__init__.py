@@ -1,0 +1,1 @@
+"""Tools for folders of recorded episodes: `safe-policy dataset ...`."""

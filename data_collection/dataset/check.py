@@ -1,0 +1,141 @@
+"""Whether every file of a dataset is whole: checksums, order of time, duplicates, names.
+
+Files are read in worker processes with bounded memory and time, because a file made to harm may
+crash the HDF5 library itself; then that file gets its line and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import resource
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from data_collection.conversion.recording_file import RecordingFile
+from data_collection.dataset.files import refusal
+from data_collection.recording import unfinished
+from data_collection.recording.writer import PART_SUFFIX
+from safe_policy_core.data.dsrl import is_dsrl_file, read_dsrl
+from safe_policy_core.data.episode_file import read_episode
+from safe_policy_core.errors import DatasetError, UserError
+
+MAX_MEMORY = 8 << 30
+"""[bytes] Address space of a worker."""
+MAX_SECONDS = 60
+"""[s] Processor time for one file."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What one file turned out to be.
+
+    problem: one line, "" when it is whole. content: hex digest of what it holds, "" when unknown.
+    steps: control steps in it. episode_id: what the recorder called it, "" when it did not.
+    """
+
+    path: Path
+    problem: str = ""
+    content: str = ""
+    steps: int = 0
+    episode_id: str = ""
+
+
+def check_file(path: Path) -> Checked:
+    """Reads everything in one file and compares it with its checksums. Never raises for a bad file."""
+    try:
+        if reason := refusal(path):
+            return Checked(path, reason)
+        if path.name.endswith(PART_SUFFIX):
+            return _part(path)
+        return _recording(path) if path.suffix == ".mcap" else _episode(path)
+    except UserError as error:
+        return Checked(path, " ".join(str(error).removeprefix(f"{path}: ").split()))
+    except OSError as error:
+        return Checked(path, f"cannot be read ({error.strerror or error})")
+
+
+def check_files(paths: Iterable[Path], workers: int) -> Iterator[Checked]:
+    """One result a file, in the order in which they are ready."""
+    pending = list(paths)
+    while pending:
+        left = dict.fromkeys(pending)
+        with ProcessPoolExecutor(workers, initializer=_limit) as pool:
+            futures = {pool.submit(_timed, path): path for path in pending}
+            yield from _collect(futures, left)
+        # A worker died: it held one of the first that are left. Those get a process each.
+        pending = list(left)
+        for path in pending[:4 * workers]:
+            yield _alone(path)
+        pending = pending[4 * workers:]
+
+
+def _collect(futures: dict[Future[Checked], Path], left: dict[Path, None]) -> Iterator[Checked]:
+    with contextlib.suppress(BrokenProcessPool):
+        for future in as_completed(futures):
+            result = future.result()
+            del left[futures[future]]
+            yield result
+
+
+def _alone(path: Path) -> Checked:
+    with ProcessPoolExecutor(1, initializer=_limit) as pool:
+        try:
+            return pool.submit(_timed, path).result()
+        except BrokenProcessPool:
+            return Checked(path, f"crashes its reader, or takes more than {MAX_SECONDS} s: remove it")
+
+
+def _limit() -> None:
+    # What a damaged file makes the libraries say to the terminal would tear the progress bar and the list.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY if hard < 0 else min(MAX_MEMORY, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _timed(path: Path) -> Checked:
+    # Kills this process when it is over: a library that hangs does not return to Python for an exception.
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)
+    try:
+        return check_file(path)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+
+
+def _part(path: Path) -> Checked:
+    if path not in unfinished(path.parent):
+        return Checked(path)  # its recorder is still at it
+    return Checked(path, "an unfinished recording: `safe-policy convert` on its folder recovers it")
+
+
+def _recording(path: Path) -> Checked:
+    recording = RecordingFile(path)
+    digest = hashlib.sha256(json.dumps(recording.episode, sort_keys=True).encode())
+    for time_ns, topic, kind, data in recording.raw(recording.topics):
+        digest.update(f"{time_ns} {topic} {kind} {len(data)}\n".encode())
+        digest.update(data)
+    return Checked(path, content=digest.hexdigest(), episode_id=str(recording.episode.get("episode_id", "")))
+
+
+def _episode(path: Path) -> Checked:
+    if is_dsrl_file(path):
+        dataset = read_dsrl(path)
+        return Checked(path, content=dataset.data_hash(), steps=dataset.rows)
+    episode = read_episode(path)
+    backwards = np.diff(episode.time_ns) <= 0
+    if backwards.any():
+        raise DatasetError(f"time_ns: steps out of order, step {int(backwards.argmax())} does not advance")
+    with h5py.File(path) as file:
+        content = str(file.attrs["sha256"])  # read_episode has just compared it with the content
+    return Checked(path, "", content, len(episode), str(episode.metadata.get("episode_id", "")))
