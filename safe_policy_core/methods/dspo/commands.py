@@ -1,0 +1,105 @@
+"""`safe-policy dspo`, `score` and `split-safe`; `pretrain dspo` runs all stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from safe_policy_core.commands import check_device, command_line, require_positive
+from safe_policy_core.data.split_safe import read_truth, split_safe
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.methods.dspo.pipeline import DspoRun
+from safe_policy_core.methods.dspo.scoring import discriminator_quality, score_episodes
+from safe_policy_core.methods.overrides import override, preset
+
+
+@dataclass
+class Dspo:
+    """One stage of DSPO. It goes on where it was interrupted, and needs the stages before it."""
+
+    stage: tyro.conf.Positional[Literal["discriminator", "label", "diffusion", "generate", "clone", "quality"]]
+    """discriminator, label, diffusion, generate, clone; or quality: the discriminator against the hidden costs."""
+
+    data: Path
+    """Folder made by `safe-policy split-safe`."""
+
+    out: Path
+    """Folder of the run, the same for all stages."""
+
+    preset: str = "small"
+    """small or full."""
+
+    set: tuple[str, ...] = ()
+    """Single settings of the configuration: name=value ... (discriminator.steps=600)"""
+
+    seed: int = 0
+    device: str = "cpu"
+    """Torch device."""
+
+    checkpoint_every: int = 500
+    """Gradient steps between checkpoints."""
+
+    def run(self) -> dict[str, Any]:
+        """Runs the stage. Returns what came of it."""
+        require_positive(checkpoint_every=self.checkpoint_every)
+        run = DspoRun(self.data, self.out, override(preset("dspo", self.preset), self.set), self.seed,
+                      check_device(self.device), True, self.checkpoint_every, command_line())
+        if self.stage == "quality":
+            unlabelled = ~run.trajectories.safe
+            return discriminator_quality(run.signals()[unlabelled], read_truth(self.data)[unlabelled]).to_json()
+        return run.run([self.stage])[self.stage]
+
+
+@dataclass
+class Score:
+    """What a trained discriminator thinks of recorded episodes, for `safe-policy review`: worst first."""
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Folder of a DSPO run, or of its stage discriminator."""
+
+    data: Path
+    """Folder of episode files (*.h5). The scores are written into it."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Scores every episode. Returns the worst ones."""
+        stage = self.checkpoint / "discriminator"
+        scores = score_episodes(stage if stage.is_dir() else self.checkpoint, self.data, check_device(self.device))
+        worst = sorted(scores, key=lambda score: score.score)[:10]
+        return {"data": str(self.data), "episodes": len(scores),
+                "worst": [{"name": score.name, "score": score.score} for score in worst]}
+
+
+@dataclass
+class SplitSafe:
+    """Data without cost labels: a few safe demonstrations, the rest unlabelled, and the true costs kept apart."""
+
+    data: tuple[Path, ...]
+    """Episode files (*.h5) or folders of them; or one DSRL file, by path or by its task."""
+
+    out: Path
+    """New folder."""
+
+    demonstrations: int = 12
+    """Safe episodes that are given as such."""
+
+    cost_limit: float = 0.0
+    """An episode is safe when its costs add up to at most this."""
+
+    share: float = 0.5
+    """The demonstrations are drawn from this share of the safe episodes, those of the highest returns."""
+
+    seed: int = 0
+
+    def run(self) -> dict[str, Any]:
+        """Writes the split. Returns counts."""
+        require_positive(demonstrations=self.demonstrations, share=self.share)
+        if self.share > 1:
+            raise ConfigurationError(f"share: expected at most 1, got {self.share}")
+        return split_safe(self.data, self.out, demonstrations=self.demonstrations, cost_limit=self.cost_limit,
+                          share=self.share, seed=self.seed)

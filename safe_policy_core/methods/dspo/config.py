@@ -1,0 +1,88 @@
+"""Settings of DSPO, one dataclass a stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Stage 1: the safety signal (section 3.1)."""
+
+    network: Literal["transformer", "mlp"] = "transformer"
+    """SafetyTransformer, or a per-step MLP of similar size (Figure 4)."""
+    layers: int = 2
+    heads: int = 1
+    units: int = 64
+    dropout: float = 0.1
+    length: int = 100
+    """Steps of a trajectory that are seen at once; the signal of a longer one averages over its pieces."""
+    batch: int = 32
+    """Half of it safe demonstrations, half unlabelled trajectories."""
+    steps: int = 600
+    learning_rate: float = 1e-4
+    return_weight: float = 1.0
+    """Of I_vCLUB (eq. 4) beside L_D (eq. 1). 0: without return-agnostic learning."""
+    bins: int = 10
+    """Classes of q(r | z): returns between the lowest and the highest, in equal parts."""
+    classifier_units: int = 64
+    classifier_learning_rate: float = 3e-3
+    classifier_steps: int = 2
+    """Likelihood steps of q before each step of the discriminator."""
+    gradient_penalty: float = 0.0
+    """Weight of (|gradient| - 1)^2 at mixtures of both kinds of trajectories (Table 2, "gp")."""
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Stage 2: trajectories given return and safety signal (section 3.2), and D^G."""
+
+    horizon: int = 32
+    """Steps of a piece of a trajectory; a multiple of 2^(levels - 1)."""
+    dim: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4)
+    diffusion_steps: int = 200
+    batch: int = 64
+    steps: int = 3000
+    learning_rate: float = 2e-4
+    ema: float = 0.995
+    condition_dropout: float = 0.25
+    """How often the conditions are left out in training."""
+    guidance: float = 1.2
+    generated: int = 256
+    """Trajectories of D^G."""
+    sampling_steps: int = 10
+    sampling_eta: float = 0.0
+    """0: DDIM. 1 with as many sampling steps as diffusion steps: DDPM."""
+
+
+@dataclass(frozen=True)
+class CloningConfig:
+    """Stage 3: behaviour cloning on D^S and D^G."""
+
+    units: int = 256
+    layers: int = 2
+    batch: int = 256
+    steps: int = 3000
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class DspoConfig:
+    discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    cloning: CloningConfig = field(default_factory=CloningConfig)
+    image_features: int = 32
+    """Principal components that stand for an image."""
+
+
+def full() -> DspoConfig:
+    """Sizes of the paper."""
+    return DspoConfig(DiscriminatorConfig(layers=3, units=256, steps=5000, batch=64),
+                      DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000),
+                      CloningConfig(steps=50_000))
+
+
+PRESETS = {"small": DspoConfig, "full": full}
+"""Name -> function that makes the configuration."""

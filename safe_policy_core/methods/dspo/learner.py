@@ -1,0 +1,70 @@
+"""DSPO: safe policies from a few safe demonstrations and unlabelled data, without any cost (papers/dspo.txt).
+
+Three stages (`pipeline`): a discriminator that tells safe trajectories and is blind for returns (eq. 1, 4, 5), a
+diffusion of trajectories given return and safety signal (eq. 6), and this learner, which clones what the
+diffusion generates and the demonstrations. Deviations from the paper, each named where it is: q(r | z) is
+trained on paired data (after eq. 5, `return_agnostic`); its expectations are over D^U (`discriminator_stage`);
+attention is scaled by 1/sqrt(d) (3.1, `discriminator`); long trajectories are seen in pieces; a number beside
+every generated step says whether the episode still lasts (`diffusion_stage`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from safe_policy_core.interfaces import Specs
+from safe_policy_core.methods.dspo.config import DspoConfig
+from safe_policy_core.methods.dspo.policy import DspoPolicy
+from safe_policy_core.methods.dspo.stage import Stage
+from safe_policy_core.networks.actor import GaussianActor
+from safe_policy_core.networks.optimiser import Optimiser
+
+_CLIP = 10.0
+
+
+class DspoLearner(Stage):
+    """Stage 3: L_BC = E_{D^S and D^G}[|pi(s) - a|^2], on batches of `CloningSource`."""
+
+    method = "dspo"
+
+    def __init__(self, specs: Specs, config: DspoConfig | None = None, seed: int = 0,
+                 device: torch.device | str = "cpu") -> None:
+        super().__init__(specs, config, seed, device)
+        self.optimisers = {"actor": Optimiser(self.networks["actor"], self.config.cloning.learning_rate, _CLIP)}
+
+    def make_networks(self) -> dict[str, nn.Module]:
+        settings = self.config.cloning
+        return {"actor": GaussianActor(self.features.size, self.action_dim, settings.units, settings.layers)}
+
+    def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """One gradient step."""
+        self.step += 1
+        states, actions = (torch.as_tensor(batch[name], device=self.device) for name in ("states", "actions"))
+        loss = (self.networks["actor"](states).mean - actions).square().sum(-1).mean()
+        norm = self.optimisers["actor"].step(loss)
+        return {"cloning_loss": float(loss.detach()), "gradient_norm": norm}
+
+    def policy(self) -> DspoPolicy:
+        """A policy that shares the weights in training."""
+        return DspoPolicy(self.features, self.networks["actor"], self.specs, self.device)
+
+    @staticmethod
+    def pretrain(data: Path, out: Path, config: DspoConfig, seed: int, device: str, resume: bool, checkpoint_every: int,
+                 command: str) -> dict[str, Any]:
+        """All stages on the split in `data` (`DspoRun`). Returns what each said."""
+        from safe_policy_core.methods.dspo.pipeline import DspoRun  # it uses this module
+
+        return DspoRun(data, out, config, seed, device, resume, checkpoint_every, command).run()
+
+    @classmethod
+    def load_policy(cls, directory: Path | str, device: torch.device | str = "cpu") -> DspoPolicy:
+        """The policy of a checkpoint. Raises `CheckpointError`."""
+        learner = cls.restored(directory, device)
+        learner.networks["actor"].eval().requires_grad_(False)
+        return learner.policy()
