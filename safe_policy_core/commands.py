@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import EpisodeResult, rollout, summarize
 from safe_policy_core.interfaces import RobotEnv, Specs
 from safe_policy_core.methods.overrides import override, preset
-from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
+from safe_policy_core.methods.registry import config_module, learner_class, load_learner, load_policy, make_learner
 from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.online import FineTuner, finetune
 from safe_policy_core.training.preparation import calibrated
@@ -42,8 +43,8 @@ class Pretrain:
     out: Path
     """Folder of the run: `checkpoint` and `metrics.jsonl`."""
 
-    steps: int = 3000
-    """Gradient steps."""
+    steps: int | None = None
+    """Gradient steps; by default 3000. A method with stages has its own (--set)."""
 
     preset: str = "small"
     """Named configuration of the method (fosp: small, tabletop, full; bc: small, all)."""
@@ -83,7 +84,9 @@ class Pretrain:
         checkpoint = self.out / RUN_FOLDER
         if checkpoint.exists() and not self.resume:
             raise ConfigurationError(f"out: {checkpoint} exists; resume it with --resume, or name another folder")
-        data = open_data(self.data, self.skip_broken)
+        if (in_stages := getattr(learner_class(self.method), "pretrain", None)) is not None:
+            return {"method": self.method, **self._in_stages(in_stages, config, device)}
+        data, steps = open_data(self.data, self.skip_broken), self.steps or 3000
         if self.init is None:
             config = calibrated(config, data) if isinstance(data, EpisodeStore) else config
             learner = make_learner(self.method, data.specs, config, self.seed, device)
@@ -93,13 +96,23 @@ class Pretrain:
                 raise ConfigurationError(f"init: {self.init} is of method {found!r}, expected {self.method!r}")
             learner = load_learner(self.init, device)
         batch, length = sequence_sizes(self.method, self.batch, self.length)
-        metrics = train_offline(learner, data, self.steps, batch, length, self.seed, checkpoint,
+        metrics = train_offline(learner, data, steps, batch, length, self.seed, checkpoint,
                                 self.out / "metrics.jsonl", self.resume, checkpoint_every=self.checkpoint_every,
                                 command=command_line())
         return {"method": self.method, "checkpoint": str(checkpoint), "log": str(self.out / "metrics.jsonl"),
-                "sha256": read_manifest(checkpoint)["sha256"], "steps": self.steps, "episodes": len(data),
+                "sha256": read_manifest(checkpoint)["sha256"], "steps": steps, "episodes": len(data),
                 "frames": data.rows, "broken": [] if isinstance(data, DsrlDataset) else sorted(map(str, data.broken)),
                 "metrics": metrics}
+
+    def _in_stages(self, pretrain: Callable[..., dict[str, Any]], config: Any, device: str) -> dict[str, Any]:
+        """For a method that trains several models one after the other."""
+        for name in ("steps", "batch", "length", "init"):
+            if getattr(self, name) is not None:
+                raise ConfigurationError(f"{name}: {self.method} trains in stages; give their settings by --set")
+        if len(self.data) != 1:
+            raise ConfigurationError(f"data: expected one folder of `safe-policy split-safe`, got {len(self.data)}")
+        return pretrain(self.data[0], self.out, config, self.seed, device, self.resume, self.checkpoint_every,
+                        command_line())
 
 
 @dataclass
@@ -269,8 +282,7 @@ def open_env(task: str, specs: Specs) -> RobotEnv:
 
 def sequence_sizes(method: str, batch: int | None, length: int | None) -> tuple[int, int]:
     """Sequences and rows of a batch: as asked, or as the method's config module has them."""
-    module = importlib.import_module(f"safe_policy_core.methods.{method}.config")
-    sizes = {"BATCH": 16, "LENGTH": 16} | vars(module)
+    sizes = {"BATCH": 16, "LENGTH": 16} | vars(config_module(method))
     return batch or sizes["BATCH"], length or sizes["LENGTH"]
 
 
