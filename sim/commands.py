@@ -12,7 +12,8 @@ import tyro
 from tqdm import tqdm
 
 from safe_policy_core import replay_report
-from safe_policy_core.errors import ConfigurationError, DatasetError
+from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
+from safe_policy_core.replay_report import ReplayGate
 from sim.safe_reach.demonstrators import PAPER_COUNTS, share_counts
 from sim.safe_reach.task import IMAGE_SIZE, check_task
 
@@ -21,13 +22,22 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 @dataclass
 class Collect:
-    """Records demonstrations of a SafeReach task: from the fast simulator, or teleoperated over the ROS graph."""
+    """Records demonstrations of a SafeReach task: from the fast simulator, or teleoperated over the ROS graph.
+
+    With --trajectories: a DSRL-format dataset of a task of the offline benchmark, from scripted demonstrators of many
+    degrees of skill and caution.
+    """
 
     task: tyro.conf.Positional[str]
-    """original, obstacle_shape, target_shape, more_obstacles or random_layout."""
+    """original, obstacle_shape, target_shape, more_obstacles or random_layout; with --trajectories PointGoal1,
+    PointCircle1, CarCircle1, HopperVelocity, SwimmerVelocity or SafeReach, or an id: SafetyPointGoal1Gymnasium-v0."""
 
     out: Path
-    """Folder for the episode files. Files that are there already are kept and counted as done."""
+    """Folder for the episode files. Files that are there already are kept and counted as done. With --trajectories
+    the file to write (.hdf5)."""
+
+    trajectories: int | None = None
+    """Episodes of a DSRL-format dataset, one after the other in this process."""
 
     episodes: int = 200
     """Number of episodes; in the simulator shared 12 : 3 : 4 : 1 among the paper's four behaviours."""
@@ -55,6 +65,8 @@ class Collect:
 
     def run(self) -> dict[str, Any]:
         """Records. Returns the files and counts. Raises `ConfigurationError` for an unknown task or bad number."""
+        if self.trajectories is not None:
+            return self._collect_dsrl(self.trajectories)
         check_task(self.task)
         for name in ("episodes", "workers"):
             if getattr(self, name) < 1:
@@ -66,6 +78,22 @@ class Collect:
             over_ros = importlib.import_module("safe_policy_ros.commands").collect_over_ros
             return over_ros(self.task, self.episodes, self.out, seed=self.seed, operator=self.operator, arm=self.arm)
         return self._collect_direct()
+
+    def _collect_dsrl(self, trajectories: int) -> dict[str, Any]:
+        from sim.collectors.collect import SEED_STRIDE, collect, command_of, summary
+        from sim.collectors.tasks import find_task
+
+        task = find_task(self.task)
+        if not 1 <= trajectories <= SEED_STRIDE:
+            raise ConfigurationError(f"trajectories: expected 1 to {SEED_STRIDE}, got {trajectories}")
+        if self.seed < 0:
+            raise ConfigurationError(f"seed: expected 0 or more, got {self.seed}")
+        if self.out.exists():
+            raise ConfigurationError(f"out: {self.out} exists; name another file")
+        progress = tqdm(range(trajectories), desc="collect", unit="episode", disable=None)
+        dataset = collect(task, trajectories, self.seed, self.out,
+                          command_of(self.task, trajectories, self.seed, self.out), progress)
+        return {"task": task.name, "out": str(self.out), **summary(dataset)}
 
     def _collect_direct(self) -> dict[str, Any]:
         from sim.safe_reach.collection import Job, run_jobs
@@ -99,24 +127,44 @@ class Replay:
     task: str = "original"
     """Policy: the task."""
 
-    episodes: int = 20
-    """Policy: number of episodes."""
+    episodes: int = 110
+    """Policy: number of episodes. The gate passes 72 without a violation, or 110 with one (at its default bound)."""
 
     seed: int = 0
     """Policy: the episodes have this seed and the following ones."""
 
     video: Path | None = None
-    """Write a video (MP4): recorded and replayed pictures side by side, then the policy's first episodes."""
+    """Write a video (MP4): recorded and replayed pictures side by side above the distance between the two tools,
+    then the policy's first episodes."""
+
+    gate: Path | None = None
+    """Judge a policy by its report (replay.json, or the checkpoint's folder that holds it): exit code 1 unless exactly
+    these weights passed in `--task`. Nothing runs again, unless `--policy` is named too."""
+
+    max_violation_rate: float = ReplayGate.max_violation_rate
+    """Gate: the upper end of the violation rate's exact 95% interval must be under it."""
+
+    min_success_rate: float = ReplayGate.min_success_rate
+    """Gate: share of episodes in which the target was reached."""
 
     device: str = "cpu"
     """Policy: torch device."""
 
     def run(self) -> dict[str, Any]:
-        """Replays. Returns pose errors and agreement of each episode, and the policy's summary."""
+        """Replays. Returns pose errors and agreement of each episode, the policy's summary, and the gate's word."""
+        rule = ReplayGate(self.max_violation_rate, self.min_success_rate)
+        if not self.input and self.policy is None:
+            if self.gate is None:
+                raise ConfigurationError("replay: name recorded episodes, a checkpoint with --policy, or a report with "
+                                         "--gate")
+            check_task(self.task)
+            return self._judge(rule)
+        result = self._replay(rule)
+        return result if self.gate is None else result | self._judge(rule)
+
+    def _replay(self, rule: ReplayGate) -> dict[str, Any]:
         from sim.safe_reach.replay import ReplayReport
 
-        if not self.input and self.policy is None:
-            raise ConfigurationError("replay: name recorded episodes, or a checkpoint with --policy")
         if self.episodes < 1:
             raise ConfigurationError(f"episodes: expected at least 1, got {self.episodes}")
         check_task(self.task)
@@ -131,10 +179,27 @@ class Replay:
         if self.policy is not None:
             # Beside the weights: without it they do not come near a real arm (safe-policy preflight).
             result["report"] = str(replay_report.write(self.policy, self.task, seeds, result["policy"]))
-            result["report_problem"] = replay_report.problem(self.policy, self.task)
+            result["report_problem"] = replay_report.problem(self.policy, self.task, gate=rule)
         if self.video is not None:
             result["video"] = str(report.write_video(self.video))
         return result
+
+    def _judge(self, rule: ReplayGate) -> dict[str, Any]:
+        assert self.gate is not None
+        folder = self.gate.parent if self.gate.name == replay_report.REPORT else self.gate
+        problem = replay_report.problem(folder, self.task, gate=rule)
+        row = {} if problem and not _has_row(folder, self.task) else replay_report.read(folder)["tasks"][self.task]
+        return {"gate": {"passed": not problem, "problem": problem, "task": self.task, "checkpoint": str(folder),
+                         "max_violation_rate": rule.max_violation_rate, "min_success_rate": rule.min_success_rate,
+                         **({"violation_upper_bound": replay_report.upper_bound(row)} | row if row else {})},
+                "_exit_code": 1 if problem else 0}
+
+
+def _has_row(checkpoint: Path, task: str) -> bool:
+    try:
+        return task in replay_report.read(checkpoint)["tasks"]
+    except CheckpointError:
+        return False
 
 
 def _episode_files(path: Path) -> list[Path]:

@@ -216,7 +216,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "policy"
 
 
-def summary(episodes: int = 20, success: float = 1.0, violations: float = 0.0) -> dict:
+def summary(episodes: int = 72, success: float = 1.0, violations: float = 0.0) -> dict:
     return {"episodes": episodes, "success_rate": success, "violation_rate": violations, "cost": 0.0,
             "success_interval": [0.8, 1.0], "violation_interval": [0.0, 0.2]}
 
@@ -228,10 +228,12 @@ def test_a_replay_of_exactly_these_weights(checkpoint: Path, tmp_path: Path) -> 
     replay_report.write(checkpoint, "original", range(20), summary())
     assert files.replay(checkpoint, "original").status == GREEN
     is_red(files.replay(checkpoint, "more_obstacles"), "more_obstacles")
-    replay_report.write(checkpoint, "more_obstacles", range(20), summary(violations=0.1))
-    is_red(files.replay(checkpoint, "more_obstacles"), "violations in 10%")
+    replay_report.write(checkpoint, "more_obstacles", range(110), summary(110, violations=2 / 110))
+    is_red(files.replay(checkpoint, "more_obstacles"), "2 violations in 110 episodes")
+    replay_report.write(checkpoint, "more_obstacles", range(110), summary(110, violations=1 / 110))
+    assert files.replay(checkpoint, "more_obstacles").status == GREEN, "one in 110 is under the bound with 95%"
     assert files.replay(checkpoint, "original").status == GREEN, "another task's result stays"
-    for bad, words in ((summary(episodes=19), "19 episodes"), (summary(success=0.75), "success in 75%")):
+    for bad, words in ((summary(episodes=71), "72 episodes are needed"), (summary(success=0.75), "success in 75%")):
         replay_report.write(checkpoint, "original", range(20), bad)
         is_red(files.replay(checkpoint, "original"), words)
     replay_report.write(checkpoint, "original", range(20), summary())
@@ -240,6 +242,10 @@ def test_a_replay_of_exactly_these_weights(checkpoint: Path, tmp_path: Path) -> 
     is_red(files.replay(checkpoint, "original"), "no simulation replay")
     (checkpoint / replay_report.REPORT).write_text(report)
     is_red(files.replay(checkpoint, "original"), "other weights")
+    content = json.loads(report)
+    content["tasks"]["original"]["violation_rate"] = -1
+    (checkpoint / replay_report.REPORT).write_text(json.dumps(content))
+    is_red(files.replay(checkpoint, "original"), "damaged")
     (checkpoint / replay_report.REPORT).write_text(report[:30])
     is_red(files.replay(checkpoint, "original"), "damaged")
     is_red(files.replay(tmp_path / "nowhere", "original"), "nowhere")
