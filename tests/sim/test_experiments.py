@@ -16,7 +16,7 @@ from sim.experiments.rows import COLUMNS, Row, append, read_rows
 from sim.experiments.table import table
 from sim.experiments.workers import run_on_ray
 
-METHOD = "bc:all"
+METHOD = "cpq"
 
 
 @pytest.fixture(scope="module")
