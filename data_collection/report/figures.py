@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,6 +67,24 @@ def rates(rows: Sequence[tuple[str, dict[str, float], dict[str, float]]]) -> str
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(rows)), [row[0] for row in rows])
     figure.tight_layout()
+    return svg(figure)
+
+
+def reliability(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Predicted violation probabilities against what came true; the area of a dot is its share of the steps.
+
+    rows: (label, calibration), as `safe_policy_core.statistics.Calibration` in JSON.
+    """
+    figure, axis = plt.subplots(figsize=(3.6, 3.6))
+    axis.plot([0, 1], [0, 1], color="0.7", lw=1, ls="--")
+    for (label, curve), colour in zip(rows, (NEUTRAL, GOOD), strict=False):
+        predicted, observed, count = (np.array([entry[name] for entry in curve["bins"]])
+                                      for name in ("predicted", "observed", "count"))
+        axis.plot(predicted, observed, color=colour, lw=1.2, label=label)
+        axis.scatter(predicted, observed, s=8 + 120 * count / count.sum(), color=colour)
+    axis.set(xlabel="predicted", ylabel="seen", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal",
+             title="violation probability")
+    axis.legend(frameon=False, fontsize=8)
     return svg(figure)
 
 

@@ -23,6 +23,7 @@ from safe_policy_core.data.episodes import Episode, read_episode
 from safe_policy_core.errors import DatasetError
 
 STAGES = ("graph", "teleoperate", "demonstrations", "pretrain", "before", "finetune", "after", "replay")
+TESTS = (("before", "before fine-tuning"), ("after", "after fine-tuning"))
 METRICS_SHOWN = 12
 
 
@@ -66,8 +67,9 @@ def render(directory: Path, stages: dict[str, dict[str, Any]]) -> str:
     return environment.get_template("page.html").render(
         stages=stages, results=results, made=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         machine=f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
-        rates=_rates(results), curves=_training_curves(directory, results), online=_online_curves(results),
-        strips=_strips(results), paths=_paths(results), video=_video(results))
+        rates=_rates(results), monitored=_monitored(results), reliability=_reliability(results),
+        curves=_training_curves(directory, results), online=_online_curves(results), strips=_strips(results),
+        paths=_paths(results), video=_video(results))
 
 
 def _rate(summary: dict[str, Any], name: str) -> dict[str, float]:
@@ -77,8 +79,18 @@ def _rate(summary: dict[str, Any], name: str) -> dict[str, float]:
 
 def _rates(results: dict[str, Any]) -> str:
     rows = [(label, _rate(results[stage], "success"), _rate(results[stage], "violation"))
-            for stage, label in (("before", "before fine-tuning"), ("after", "after fine-tuning")) if results[stage]]
+            for stage, label in TESTS if results[stage]]
     return figures.rates(rows) if rows else ""
+
+
+def _monitored(results: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """(label, summary) of the tests in which the policy said how likely a violation was."""
+    return [(label, results[stage]) for stage, label in TESTS if results[stage].get("calibration")]
+
+
+def _reliability(results: dict[str, Any]) -> str:
+    rows = [(label, summary["calibration"]) for label, summary in _monitored(results)]
+    return figures.reliability(rows) if rows else ""
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

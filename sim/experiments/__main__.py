@@ -18,6 +18,9 @@ EXPERIMENTS = {
     "safe_reach": ("sim.experiments.safe_reach:SafeReachExperiment", "fine-tuning on other tables, FOSP's Table 3"),
     "safe_reach_ablations": ("sim.experiments.safe_reach_ablations:Ablations", "FOSP without one part, or other data"),
     "offline_safe_rl": ("sim.experiments.offline_safe_rl:OfflineSafeRl", "methods on DSRL-format datasets"),
+    "dspo": ("sim.experiments.dspo:DspoExperiment", "learning without cost labels: DSPO's Tables 1 and 2, Figure 4"),
+    "dspo_figure3": ("sim.experiments.dspo_figure3:Figure3", "DSPO's two-dimensional example as a picture"),
+    "dspo_generated": ("sim.experiments.dspo_generated:GeneratedReport", "generated trajectories in the simulator"),
 }
 """Name -> ("module:Class", what it is). The class is a dataclass with `run() -> dict`."""
 

@@ -71,6 +71,20 @@ def test_overlapping_intervals_are_called_no_evidence(tmp_path: Path) -> None:
     assert "no evidence of a change" in Path(Report(tmp_path).run()["report"]).read_text()
 
 
+def test_what_the_policy_said_of_its_safety_is_compared_with_what_happened(tmp_path: Path) -> None:
+    full_run(tmp_path)
+    bins = [{"low": 0.1 * number, "high": 0.1 * number + 0.1, "count": 40, "predicted": 0.1 * number + 0.05,
+             "observed": 0.3} for number in range(3)]
+    stage(tmp_path, "before", json.loads((tmp_path / "before.json").read_text())["result"] | {
+        "calibration": {"bins": bins, "error": 0.1234, "brier": 0.0678}, "calibration_discount": 0.99,
+        "policy_shares": {"offline": 0.25, "online": 0.75}})
+    page = Path(Report(tmp_path).run()["report"]).read_text()
+    for text in ("What the policy said of its safety", "0.068", "0.123", "offline 25%, online 75%"):
+        assert text in page
+    full_run(tmp_path)  # a policy that says nothing of it
+    assert "What the policy said" not in Path(Report(tmp_path).run()["report"]).read_text()
+
+
 def test_a_stage_that_did_not_run_is_left_out(tmp_path: Path) -> None:
     stage(tmp_path, "pretrain", {})
     page = Path(Report(tmp_path).run()["report"]).read_text()
