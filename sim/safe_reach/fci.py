@@ -2,8 +2,9 @@
 
 franky_sim builds the state that goes to libfranka 1000 times a second from a tree of tracked components, a
 frozen dataclass and forty small packs: half of the whole simulated arm's processor time, which the rest of the
-graph then lacks on a machine with two cores. Under torque control, the mode of every motion here, nearly all of
-it is the measured state again, so it is written straight into the record. Any other mode takes franky_sim's own path.
+graph then lacks on a machine with two cores. Under torque control, the mode of every motion here, and of an arm that is
+held at rest, nearly all of it is the measured state again, so it is written straight into the record. Any other mode
+takes franky_sim's own path.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ from typing import Any
 import numpy as np
 from franky_sim import SimulationServer
 from franky_sim.base_simulator import FiniteDifferenceTracker
-from franky_sim.franka_robot_protocol import MoveCommandControllerMode
-from franky_sim.franka_robot_server import FrankaRobotServer
+from franky_sim.franka_robot_server import ControlMode, FrankaRobotServer
 from franky_sim.franka_robot_state import FrankaRobotState
 from franky_sim.franka_server import FrankaServer
 
@@ -23,6 +23,10 @@ from sim.safe_reach.arm import ClosedHandArm
 
 GRIPPER_EVERY = 20
 """Cycles between two looks for a gripper client, as long as there is none."""
+
+HOLD_DAMPING = np.array([450.0, 450.0, 350.0, 350.0, 40.0, 40.0, 40.0])
+"""Of an arm at rest [Nms/rad]. With franky_sim's 200 for the wrist (inertia 0.08 kg m^2) the hand chatters at 500 Hz:
+more than twice the inertia over 1 ms is unstable."""
 
 STATE_RECORD = np.dtype([(name, "<f4", (size,)) for name, size in (
     ("O_T_EE", 16), ("O_T_EE_d", 16), ("F_T_EE", 16), ("EE_T_K", 16), ("F_T_NE", 16), ("NE_T_EE", 16), ("m_ee", 1),
@@ -92,30 +96,32 @@ class ArmServer(FrankaRobotServer):
     robot: ClosedHandArm
 
     def __init__(self, *arguments: Any) -> None:
-        self._torque_control = False
         self._held: np.ndarray | None = None
         self._state: TorqueState | None = None
-        self._state_of: tuple[int, int] | None = None
+        self._state_of: tuple[ControlMode, int, int] | None = None
         self._cycle = 0
         super().__init__(*arguments)
 
-    def start_motion(self, controller_mode: MoveCommandControllerMode, *arguments: Any) -> None:
-        super().start_motion(controller_mode, *arguments)
-        self._torque_control = controller_mode == MoveCommandControllerMode.kExternalController
-        self._state_of = None
+    def start_motion(self, *arguments: Any) -> None:
+        super().start_motion(*arguments)
+        self._held, self._state_of = None, None
 
     def stop_motion(self, *arguments: Any, **named: Any) -> None:
-        self._torque_control = False
+        self._held = None  # where it stops is where it rests
         super().stop_motion(*arguments, **named)
 
     def _reset_state(self) -> None:
-        self._torque_control = False
+        self._held = None
         super()._reset_state()
+
+    @property
+    def _mode(self) -> ControlMode:
+        return self._FrankaRobotServer__control_mode
 
     @property
     def torque_controlled(self) -> bool:
         """Whether a client's torques move the arm."""
-        return self._torque_control
+        return self._mode is ControlMode.TORQUE
 
     @property
     def last_state(self) -> int:
@@ -128,14 +134,20 @@ class ArmServer(FrankaRobotServer):
 
     def hold(self, held: bool) -> None:
         """Whether a torque-controlled arm is held where it is, whatever was commanded."""
-        self._held = (np.array(self.robot.inner_state.q) if self._held is None else self._held) if held else None
+        if self.torque_controlled:
+            self._held = self._position() if held and self._held is None else self._held if held else None
+
+    def _position(self) -> np.ndarray:
+        return np.array(self.robot.inner_state.q)
 
     def _post_process_commands(self) -> None:
-        if self._held is None or not self._torque_control:
+        if self._mode is ControlMode.IDLE and self._held is None:
+            self._held = self._position()
+        if self._held is None:
             super()._post_process_commands()
             return
         arm, state = self.robot, self.robot.inner_state
-        arm.torque_control(arm.kp * (self._held - state.q) - arm.kv * np.asarray(state.dq), has_new_command=False)
+        arm.torque_control(arm.kp * (self._held - state.q) - HOLD_DAMPING * np.asarray(state.dq), has_new_command=False)
 
     def process_commands(self) -> None:
         self._cycle += 1
@@ -145,9 +157,9 @@ class ArmServer(FrankaRobotServer):
             gripper.process_commands()
 
     def _get_state_bytes(self) -> bytes:
-        if not self._torque_control:
+        if self._mode not in (ControlMode.TORQUE, ControlMode.IDLE):
             return super()._get_state_bytes()
-        of = self.current_motion_id, self.robot.changes
+        of = self._mode, self.current_motion_id, self.robot.changes
         if self._state is None or of != self._state_of:
             self._state, self._state_of = TorqueState(self.robot, self.robot_state), of
         return self._state.pack()

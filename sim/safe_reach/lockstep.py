@@ -1,9 +1,9 @@
 """The simulated arm and its client, cycle by cycle: no step of the physics without an answer to the state before it.
 
-A real control unit and its client keep 1 kHz on computers of their own. Here both share a machine that may stand still for
-milliseconds. Going on meanwhile with old torques is control with a delay, under which an impedance controller becomes
-unstable: on a busy machine the arm swung 16 cm above its box. So simulated time waits for a client that is late, and the arm
-of one that is silent is held, as a real control unit aborts its motion.
+A real control unit and its client keep 1 kHz on computers of their own. Here both share a machine that may stand still
+for milliseconds. Going on meanwhile with old torques is control with a delay, under which an impedance controller
+becomes unstable: on a busy machine the arm swung 16 cm above its box. So simulated time waits for a client that is
+late, and the arm of one that is silent is held, as a real control unit aborts its motion.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sim.safe_reach.fci import ArmServer
 log = logging.getLogger(__name__)
 
 HELD_AFTER = 20
-"""Cycles of 1 ms that simulated time waits for an answer; without one the arm is held where it is. A real arm aborts the
-motion then (communication constraints violation)."""
+"""Cycles of 1 ms that simulated time waits for an answer; without one the arm is held where it is. A real arm aborts
+the motion then (communication constraints violation)."""
 LOST_COMMANDS = 100
 """Cycles without an answer after which the motion is aborted: a machine without a real-time kernel is granted more."""
 

@@ -24,8 +24,8 @@ from sim.safe_reach.contacts import ContactMonitor
 from sim.safe_reach.fci import ArmSimulationServer
 from sim.safe_reach.link import DEFAULT_ADDRESS, parse_address
 from sim.safe_reach.link_server import LinkServer
-from sim.safe_reach.scene import SHAPES, Scene, build_simulator
 from sim.safe_reach.lockstep import Lockstep
+from sim.safe_reach.scene import SHAPES, Scene, build_simulator
 from sim.safe_reach.snapshot import SnapshotWriter, memory_path
 
 log = logging.getLogger("safe_reach.server")

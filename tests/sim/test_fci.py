@@ -9,14 +9,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from franky_sim.franka_robot_protocol import MoveCommandControllerMode, MoveCommandMotionGeneratorMode, UDPCommand
+from franky_sim.franka_robot_protocol import (
+    MoveCommandControllerMode,
+    MoveCommandMotionGeneratorMode,
+    RobotMode,
+    UDPCommand,
+)
 from franky_sim.franka_robot_server import FrankaRobotServer
 from franky_sim.franka_robot_state import FrankaRobotState
 
 from sim.safe_reach.arm import ArmSimulator
 from sim.safe_reach.fci import STATE_RECORD, ArmServer, ArmSimulationServer
+from sim.safe_reach.lockstep import LOST_COMMANDS, Lockstep
 from sim.safe_reach.scene import build_simulator
-from sim.safe_reach.lockstep import HELD_AFTER, LOST_COMMANDS, Lockstep
 
 CYCLES = 60
 
@@ -72,10 +77,14 @@ def test_a_stopped_motion_holds_where_the_arm_is(served: tuple[ArmSimulator, Arm
         simulator.step()
     q = arm.robot.inner_state.q
     arm.stop_motion(send_preemption_signal=False)
-    for _ in range(5):
+    arm.reset_current_motion_id()
+    for _ in range(500):
         arm._post_process_commands()
         simulator.step()
-    np.testing.assert_allclose(record(arm._get_state_bytes())["q_d"], q, atol=1e-6)
+    state = record(arm._get_state_bytes())
+    np.testing.assert_allclose(state["q"], q, atol=1e-4)
+    np.testing.assert_allclose(state["dq"], 0.0, atol=1e-3)
+    assert state["robot_mode"] == RobotMode.kIdle
 
 
 class Client:
