@@ -19,7 +19,7 @@ FAULT_ARGS ?=
 EXP ?= offline_safe_rl
 EXP_ARGS ?=
 
-.PHONY: help setup demo test bench faults experiments lint lock clean
+.PHONY: help setup demo test takeover bench faults experiments lint lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,8 +30,11 @@ setup:  ## the environment in .venv and the ROS workspace; seconds when nothing 
 demo: setup  ## the main job on the simulated arm, ending with runs/demo/report.html (SCRATCH=1: no shipped checkpoint)
 	@$(PY) -m robot_bringup.demo $(if $(filter 1,$(SCRATCH)),--scratch)
 
-test: setup  ## every test
+test: setup  ## every test but those of `make takeover`
 	@$(PY) -m robot_bringup.run $(VENV)/bin/pytest $(PYTEST_ARGS)
+
+takeover: setup  ## a person takes the arm from a policy, processes are lost in an episode; minutes of a quiet machine
+	@$(PY) -m robot_bringup.run $(VENV)/bin/pytest -m takeover $(PYTEST_ARGS)
 
 bench: setup  ## speed figures into results/bench.json
 	@$(PY) -m robot_bringup.run $(PY) -m robot_bringup.bench

@@ -13,7 +13,7 @@ from tests.ros.graph import ARM, CONFIG, Graph, Process, ros_graph, wait_for
 
 SIMULATED_PATIENCE = 1.75
 """As in safe_reach_sim.launch.yaml."""
-READY_TIMEOUT = 120.0
+READY_TIMEOUT = 90.0
 """[s] Python, torch and MuJoCo load slowly where two cores are shared."""
 
 

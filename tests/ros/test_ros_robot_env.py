@@ -47,8 +47,8 @@ class Rig:
         self.env = RosRobotEnv(self._node, safe_reach_config(SIMULATED_PATIENCE, connect_timeout=10.0))
         self.client = GraphClient(name=f"{name}_operator", domain=domain)
 
-    def arm(self) -> None:
-        """Arms when necessary; retries while the gate still refuses because the arm's state is not there yet."""
+    def arm(self, timeout: float = 15.0) -> None:
+        """Arms when necessary; retries while the gate still refuses because the arm's state is not there yet [s]."""
         from safe_policy_ros.client import GraphError
 
         def armed() -> bool:
@@ -60,7 +60,7 @@ class Rig:
                 return False
             return True
 
-        wait_for(armed, READY_TIMEOUT, "arming")
+        wait_for(armed, timeout, "arming")
 
     def reset_when_up(self, seed: int) -> None:
         """The first reset after processes were started. Raises what still kept it from working at the end."""
@@ -88,7 +88,7 @@ def rig(graph: SafeReachGraph) -> Iterator[Rig]:
     come_first(CONTROL_PRIORITY)  # as policy_node does; threads of ROS inherit it
     made = Rig(graph.graph.domain, "env_test")
     try:
-        made.arm()
+        made.arm(READY_TIMEOUT)
         made.reset_when_up(0)
         yield made
     finally:

@@ -38,7 +38,7 @@ from tests.ros.graph import wait_for
 from tests.ros.learning_rig import tiny_checkpoint, write_episodes
 from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph, safe_reach_graph
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.takeover]
 
 HOLD = 0.5
 """[s] teleop_hold of safety_gate.yaml."""
