@@ -14,7 +14,9 @@ from safe_policy_core.errors import UserError
 
 COMMANDS = {
     "collect": ("sim.commands:Collect", "record episodes: demonstrations in the simulator, or over the ROS graph"),
+    "review": ("data_collection.review.command:Review", "look at episodes on a local page and correct their labels"),
     "convert": ("data_collection.commands:Convert", "make training files (HDF5) from raw logs (MCAP)"),
+    "dataset": ("data_collection.dataset.commands:Dataset", "check, plot, merge, split, filter, relabel, mix episodes"),
     "pretrain": ("safe_policy_core.commands:Pretrain", "train a method offline on recorded episodes"),
     "split-safe": ("safe_policy_core.methods.dspo.commands:SplitSafe",
                    "data without cost labels: a few safe demonstrations, the rest unlabelled"),
