@@ -48,8 +48,8 @@ class Dspo:
         run = DspoRun(self.data, self.out, override(preset("dspo", self.preset), self.set), self.seed,
                       check_device(self.device), True, self.checkpoint_every, command_line())
         if self.stage == "quality":
-            unlabelled = ~run.trajectories.safe
-            return discriminator_quality(run.signals()[unlabelled], read_truth(self.data)[unlabelled]).to_json()
+            signals, safe = run.signals(), run.trajectories.safe
+            return discriminator_quality(signals[~safe], read_truth(self.data)[~safe], signals[safe].min()).to_json()
         return run.run([self.stage])[self.stage]
 
 

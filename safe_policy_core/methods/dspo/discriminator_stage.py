@@ -25,8 +25,8 @@ _PIECES_AT_ONCE = 64
 class DiscriminatorStage(Stage):
     """Minimises L_D (eq. 1) + weight * I_vCLUB (eq. 4), in turns with the likelihood of q(r | z) (eq. 5).
 
-    The expectations of eq. 4 and 5 are over D^U, which is all of the data but a few trajectories: in the
-    balanced batches of eq. 1 half of the returns would be those of the demonstrations.
+    The expectations of eq. 4 and 5 are over the same balanced batches as eq. 1. Over D^U alone, a discriminator that
+    knows the demonstrations by heart and says 0 to all others would have no mutual information, and nothing to mend.
     """
 
     method = "dspo_discriminator"
@@ -59,16 +59,15 @@ class DiscriminatorStage(Stage):
                                                 ("states", "actions", "mask", "safe", "returns"))
         discriminator = self.networks["discriminator"].train()
         logit = discriminator(states, actions, mask).logit
-        classes = classifier.classes(returns[~safe])
-        signal, metrics = logit[~safe], {}
+        classes, metrics = classifier.classes(returns), {}
         if settings.return_weight:
             for _ in range(settings.classifier_steps):
-                likelihood = likelihood_loss(classifier(signal.detach()), classes)
+                likelihood = likelihood_loss(classifier(logit.detach()), classes)
                 self.optimisers["classifier"].step(likelihood)
             metrics["classifier_loss"] = float(likelihood.detach())
         loss = discriminator_loss(logit, safe)
         metrics["discriminator_loss"] = float(loss.detach())
-        bound = vclub(classifier(signal), classes)
+        bound = vclub(classifier(logit), classes)
         loss = loss + settings.return_weight * bound
         if settings.gradient_penalty:
             penalty = self._gradient_penalty(states, actions, mask, safe)

@@ -2,10 +2,12 @@
 
 Three stages (`pipeline`): a discriminator that tells safe trajectories and is blind for returns (eq. 1, 4, 5), a
 diffusion of trajectories given return and safety signal (eq. 6), and this learner, which clones what the
-diffusion generates and the demonstrations. Deviations from the paper, each named where it is: q(r | z) is
-trained on paired data (after eq. 5, `return_agnostic`); its expectations are over D^U (`discriminator_stage`);
-attention is scaled by 1/sqrt(d) (3.1, `discriminator`); long trajectories are seen in pieces; a number beside
-every generated step says whether the episode still lasts (`diffusion_stage`).
+diffusion generates and the demonstrations.
+
+Deviations from the paper: q(r | z) is trained on paired data (after eq. 5, `return_agnostic`), its expectations are
+over balanced batches (`discriminator_stage`), attention is scaled by 1/sqrt(d) (3.1, `discriminator`), long
+trajectories are seen in pieces, and a number beside every generated step says whether the episode still lasts
+(`diffusion_stage`).
 """
 
 from __future__ import annotations

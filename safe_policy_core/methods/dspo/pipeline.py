@@ -94,7 +94,7 @@ class DspoRun:
 
     def _discriminator(self) -> dict[str, Any]:
         trajectories, settings = self.trajectories, self.config.discriminator
-        self._first.fit_returns(trajectories.returns[~trajectories.safe])
+        self._first.fit_returns(trajectories.returns)
         return self._train(self._first, DiscriminatorSource(trajectories), settings.steps, settings.batch,
                            settings.length, self.out / "discriminator")
 

@@ -14,9 +14,6 @@ from safe_policy_core.errors import DatasetError
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.trajectories import gather
 
-SAFE_ABOVE = 0.5
-"""Signal from which a trajectory counts as safe."""
-
 
 @dataclass(frozen=True)
 class DiscriminatorQuality:
@@ -34,12 +31,16 @@ class DiscriminatorQuality:
         return asdict(self)
 
 
-def discriminator_quality(signals: np.ndarray, safe: np.ndarray) -> DiscriminatorQuality:
-    """signals: (E,) in [0, 1]. safe: (E,) bool, the truth. Ratios of nothing are 0. Raises `ValueError` when empty."""
+def discriminator_quality(signals: np.ndarray, safe: np.ndarray, threshold: float = 0.5) -> DiscriminatorQuality:
+    """signals: (E,) in [0, 1]. safe: (E,) bool, the truth. Ratios of nothing are 0. Raises `ValueError` when empty.
+
+    threshold: signal from which a trajectory counts as safe. The paper does not say which; for a discriminator that
+    was taught D^S against D^U, the smallest signal of D^S, from which on D^G is made too (appendix D.1).
+    """
     signals, safe = np.asarray(signals, float), np.asarray(safe, bool)
     if signals.shape != safe.shape or not signals.size:
         raise ValueError(f"signals: expected as many as truths and at least one, got {signals.shape} and {safe.shape}")
-    told = signals > SAFE_ABOVE
+    told = signals >= threshold
     hits = float((told & safe).sum())
     recall, found = hits / max(int(safe.sum()), 1), hits / max(int(told.sum()), 1)
     varies = np.ptp(signals) > 0 and safe.any() and not safe.all()

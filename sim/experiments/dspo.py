@@ -1,0 +1,196 @@
+"""DSPO against what learns without cost labels too (section 4.1), and its discriminators (4.2, 4.3).
+
+Every dataset is split into a few safe demonstrations and unlabelled data (`split_safe`). All methods are given the
+same two parts, in which every cost is zero; the truth is looked at in the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from safe_policy_core.commands import check_device, require_positive
+from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
+from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
+from safe_policy_core.data.split_safe import read_split, read_truth, split_safe
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.evaluation import rollout
+from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
+from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
+from safe_policy_core.methods.dspo.pipeline import DspoRun
+from safe_policy_core.methods.dspo.scoring import discriminator_quality
+from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource, Trajectories
+from safe_policy_core.methods.overrides import override, preset
+from safe_policy_core.methods.registry import load_policy
+from safe_policy_core.training.offline import train_offline
+from sim.collectors.tasks import TASKS
+from sim.experiments.job import Job, run_job
+from sim.experiments.rows import Row, append, read_rows
+
+BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc": ("td3_bc", False),
+             "iql": ("iql", False), "cql": ("cql", False)}
+"""Name -> (method:preset, whether it sees the demonstrations alone). BC-Safe: all that there is in D^S."""
+COLUMNS = ("variant", "dataset", "seed", "recall", "accuracy", "f1", "pearson")
+_TRAINING_SHARE = 0.7
+
+
+def variants(settings: DiscriminatorConfig) -> dict[str, tuple[DiscriminatorConfig, bool]]:
+    """Name -> (settings, whether it is taught the truth of some and asked for that of the others, as in Figure 4)."""
+    plain = dataclasses.replace(settings, return_weight=0.0)
+    return {"dspo": (settings, False), "no_return_agnostic": (plain, False),
+            "no_return_agnostic_gp": (dataclasses.replace(plain, gradient_penalty=10.0), False),
+            "mlp": (dataclasses.replace(settings, network="mlp"), False),
+            "taught_transformer": (plain, True), "taught_mlp": (dataclasses.replace(plain, network="mlp"), True)}
+
+
+@dataclass
+class DspoExperiment:
+    """Trains and tests every method and discriminator. Rows that are in the results already are not run again."""
+
+    datasets: tuple[str, ...] = tuple(TASKS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    methods: tuple[str, ...] = ("dspo", *BASELINES)
+    demonstrations: int = 12
+    target_cost: float | None = None
+    """Cost up to which an episode is safe; by default each dataset's own."""
+
+    preset: str = "small"
+    """Of DSPO."""
+
+    set: tuple[str, ...] = ()
+    """Single settings of DSPO: name=value ..."""
+
+    steps: int = 3000
+    """Gradient steps of the baselines."""
+
+    episodes: int = 20
+    """Test episodes."""
+
+    data: Path = Path("runs/benchmark")
+    """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
+
+    out: Path = Path("results/dspo.csv")
+    discriminators: Path = Path("results/dspo_discriminator.csv")
+    runs: Path = Path("runs/dspo_experiment")
+    """Folder of the splits and trainings."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is missing. Returns the files."""
+        require_positive(steps=self.steps, episodes=self.episodes, demonstrations=self.demonstrations)
+        if unknown := [name for name in self.methods if name not in ("dspo", *BASELINES)]:
+            raise ConfigurationError(f"methods: unknown {unknown[0]!r}, expected some of dspo, {', '.join(BASELINES)}")
+        config: DspoConfig = override(preset("dspo", self.preset), self.set)
+        rows, told = read_rows(self.out), read_quality(self.discriminators)
+        done = {row.key for row in rows}
+        jobs = [(seed, dataset) for seed in self.seeds for dataset in self.datasets]
+        for seed, dataset in tqdm(jobs, desc="dspo", unit="dataset"):
+            limit = TASKS[dataset].target_cost if self.target_cost is None else self.target_cost
+            split = self.runs / f"{dataset}-{seed}-{limit:g}-{self.demonstrations}" / "split"
+            if not split.exists():
+                split_safe((self.data / f"{dataset}.hdf5",), split, demonstrations=self.demonstrations,
+                           cost_limit=limit, seed=seed)
+            for name, (settings, taught) in variants(config.discriminator).items():
+                if (name, dataset, seed) not in told:
+                    quality = self._quality(split, dataclasses.replace(config, discriminator=settings), seed, taught)
+                    append_quality(self.discriminators, (name, dataset, seed, *quality.values()))
+            for method in self.methods:
+                if (method, dataset, seed, limit) not in done:
+                    append(self.out, self._row(method, split, dataset, seed, limit, config))
+        return {"results": str(self.out), "discriminators": str(self.discriminators)}
+
+    def _row(self, method: str, split: Path, dataset: str, seed: int, limit: float, config: DspoConfig) -> Row:
+        if method != "dspo":
+            parts = read_split(split)
+            assert isinstance(parts.safe, DsrlDataset)
+            assert isinstance(parts.unlabelled, DsrlDataset)
+            name, alone = BASELINES[method]
+            data = parts.safe if alone else together(parts.safe, parts.unlabelled)
+            job = Job(name, dataset, seed, limit, self.steps, self.episodes, split.parent / method, device=self.device)
+            row = dataclasses.replace(run_job(job, data), method=method)
+            # Every method is scaled by the returns of the whole dataset.
+            low, high = data.returns.min(), data.returns.max()
+            return dataclasses.replace(row, normalized_reward=self._scaled(
+                dataset, low + row.normalized_reward * (high - low)))
+        torch.set_num_threads(1)
+        DspoRun(split, split.parent / "dspo", config, seed, check_device(self.device), progress=False).run()
+        policy, env = load_policy(split.parent / "dspo", self.device), TASKS[dataset].make_env()
+        try:
+            results = [rollout(env, policy, number) for number in range(self.episodes)]
+        finally:
+            env.close()
+        reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
+        return Row("dspo", dataset, seed, limit, self._scaled(dataset, float(reward)),
+                   normalized_cost(float(cost), limit), self.episodes)
+
+    def _scaled(self, dataset: str, value: float) -> float:
+        returns = read_dsrl(self.data / f"{dataset}.hdf5").returns
+        return normalized_reward(value, float(returns.min()), float(returns.max()))
+
+    def _quality(self, split: Path, config: DspoConfig, seed: int, taught: bool) -> dict[str, float]:
+        """Of the unlabelled trajectories; of those that were not taught, where the truth of some was."""
+        trajectories, truth = DspoRun(split, split.parent, config, seed).trajectories, read_truth(split)
+        stage, asked = DiscriminatorStage(trajectories.specs, config, seed, self.device), ~trajectories.safe
+        stage.fit_returns(trajectories.returns)
+        shown = trajectories
+        if taught:
+            order = np.random.default_rng(seed).permutation(len(trajectories))
+            count = round(_TRAINING_SHARE * len(order))
+            shown = subset(dataclasses.replace(trajectories, safe=truth), np.sort(order[:count]))
+            asked = np.isin(np.arange(len(order)), order[count:])
+        settings = config.discriminator
+        train_offline(stage, DiscriminatorSource(shown), settings.steps, settings.batch, settings.length, seed,
+                      progress=False)
+        signals = np.array([signal for signal, _ in stage.judge(trajectories)])
+        threshold = 0.5 if taught else float(signals[trajectories.safe].min())
+        return discriminator_quality(signals[asked], truth[asked], threshold).to_json()
+
+
+def subset(trajectories: Trajectories, chosen: np.ndarray) -> Trajectories:
+    """Some of the trajectories, in the order of `chosen`."""
+    rows = np.concatenate([np.arange(trajectories.starts[episode], trajectories.starts[episode + 1])
+                           for episode in chosen])
+    return dataclasses.replace(
+        trajectories, states=trajectories.states[rows], actions=trajectories.actions[rows],
+        starts=np.concatenate([[0], np.cumsum(trajectories.lengths[chosen])]), returns=trajectories.returns[chosen],
+        safe=trajectories.safe[chosen])
+
+
+def together(first: DsrlDataset, second: DsrlDataset) -> DsrlDataset:
+    """The episodes of both."""
+    both = (first, second)
+    return DsrlDataset.from_arrays(
+        next_observations=np.concatenate([part.next_observations(np.arange(part.rows)) for part in both]),
+        specs=first.specs, **{name: np.concatenate([getattr(part, name) for part in both]) for name in
+                              ("observations", "actions", "rewards", "costs", "terminals", "timeouts")})
+
+
+def read_quality(path: Path) -> set[tuple[str, str, int]]:
+    """The (variant, dataset, seed) that a file has rows of."""
+    if not path.exists():
+        return set()
+    with path.open(newline="") as file:
+        return {(line["variant"], line["dataset"], int(line["seed"])) for line in csv.DictReader(file)}
+
+
+def append_quality(path: Path, row: tuple[Any, ...]) -> None:
+    """Adds a row; it is on disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if new:
+            writer.writerow(COLUMNS)
+        writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in row])
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,224 @@
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from safe_policy_core import cli
+from safe_policy_core.checkpoint import load_checkpoint
+from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
+from safe_policy_core.data.episodes import EpisodeStore, read_episode, write_episode
+from safe_policy_core.data.scores import read_scores
+from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, read_split, read_truth, split_safe
+from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
+from safe_policy_core.evaluation import evaluate
+from safe_policy_core.methods.dspo.features import FeatureMap
+from safe_policy_core.methods.dspo.pipeline import DspoRun
+from safe_policy_core.methods.registry import load_policy
+from tests.core.dspo_rig import CONFIG
+from tests.core.point_env import PointEnv, ScriptedPolicy, demonstrations, image_episode
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen good episodes of the point environment, and eight that leave it (cost)."""
+    folder = tmp_path_factory.mktemp("source")
+    episodes = demonstrations(16) + demonstrations(8, ScriptedPolicy(-0.6), first_seed=100)
+    for index, episode in enumerate(episodes):
+        violation = bool(episode.cost.any())
+        episode.metadata |= {"violation": violation, "behavior": "unsafe" if violation else "safe"}
+        write_episode(folder / f"{episode.metadata['behavior']}-{index:02d}.h5", episode)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def split(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("split") / "split"
+    split_safe((source,), out, demonstrations=5, seed=1)
+    return out
+
+
+def dsrl_file(path: Path) -> DsrlDataset:
+    """Ten episodes of six steps: the return is the number of the episode, every third has cost."""
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(60, 3)).astype(np.float32)
+    ends = np.arange(60) % 6 == 5
+    episode = np.arange(60) // 6
+    dataset = DsrlDataset.from_arrays(
+        observations=observations, next_observations=np.roll(observations, -1, 0),
+        actions=rng.uniform(-1, 1, (60, 2)).astype(np.float32), rewards=episode / 6, costs=1.0 * (episode % 3 == 0),
+        terminals=np.zeros(60, bool), timeouts=ends)
+    write_dsrl(path, dataset)
+    return dataset
+
+
+def test_demonstrations_are_safe_and_of_high_return() -> None:
+    returns, safe = np.arange(20.0), np.arange(20) % 2 == 0
+    chosen = choose_demonstrations(returns, safe, 3, 0.5, np.random.default_rng(0))
+    assert len(set(chosen)) == 3
+    assert safe[chosen].all()
+    assert (returns[chosen] >= 10).all()
+    with pytest.raises(DatasetError, match="demonstrations: 10"):
+        choose_demonstrations(returns, safe, 10, 0.5, np.random.default_rng(0))
+
+
+def test_a_split_keeps_every_episode_and_no_cost(source: Path, split: Path) -> None:
+    parts, truth = read_split(split), read_truth(split)
+    assert (len(parts.safe), len(parts.unlabelled)) == (5, 19)
+    assert truth[:5].all()
+    assert truth[5:].sum() == 11
+    original = {read_episode(path).executed_action.tobytes() for path in source.glob("*.h5")}
+    found = set()
+    for path in sorted(split.rglob("*.h5")):
+        episode = read_episode(path)
+        found.add(episode.executed_action.tobytes())
+        assert not episode.cost.any()
+        assert not {"violation", "behavior"} & episode.metadata.keys()
+        assert path.stem.isdigit()
+        text = path.read_bytes()
+        assert b"unsafe" not in text
+        assert b"violation" not in text
+    assert found == original
+
+
+def test_order_tells_nothing(split: Path) -> None:
+    """Unsafe episodes were the last of the source; they are spread over the unlabelled part."""
+    unsafe = np.flatnonzero(~read_truth(split)[5:])
+    assert unsafe.min() < 6
+    assert unsafe.max() > 11
+    assert len(set(np.diff(unsafe))) > 1
+
+
+def test_truth_is_in_order(source: Path, split: Path) -> None:
+    costly = {read_episode(path).executed_action.tobytes() for path in source.glob("unsafe*.h5")}
+    truth = read_truth(split)[5:]
+    for path, safe in zip(sorted((split / "unlabelled").glob("*.h5")), truth, strict=True):
+        assert (read_episode(path).executed_action.tobytes() in costly) == (not safe)
+
+
+def test_a_dsrl_file_is_split_too(tmp_path: Path) -> None:
+    dataset = dsrl_file(tmp_path / "data.hdf5")
+    split_safe((tmp_path / "data.hdf5",), tmp_path / "split", demonstrations=2, seed=0)
+    parts = read_split(tmp_path / "split")
+    assert isinstance(parts.safe, DsrlDataset)
+    assert isinstance(parts.unlabelled, DsrlDataset)
+    assert not parts.safe.costs.any()
+    assert not parts.unlabelled.costs.any()
+    assert sorted([*parts.safe.returns, *parts.unlabelled.returns]) == pytest.approx(sorted(dataset.returns))
+    assert (parts.safe.returns >= np.median(dataset.returns)).all()
+    with h5py.File(tmp_path / "split" / "unlabelled.hdf5") as file:
+        assert not file["costs"][()].any()
+    assert read_truth(tmp_path / "split")[2:].tolist() == (parts.unlabelled.returns.round() % 3 != 0).tolist()
+
+
+def test_the_same_seed_makes_the_same_split(source: Path, split: Path, tmp_path: Path) -> None:
+    split_safe((source,), tmp_path / "again", demonstrations=5, seed=1)
+    split_safe((source,), tmp_path / "other", demonstrations=5, seed=2)
+    scoring = [json.loads((folder / SCORING).read_text())["safe"] for folder in
+               (split, tmp_path / "again", tmp_path / "other")]
+    assert scoring[0] == scoring[1] != scoring[2]
+    with pytest.raises(ConfigurationError, match="exists"):
+        split_safe((source,), tmp_path / "again", demonstrations=5)
+
+
+def test_training_never_reads_the_costs(split: Path, tmp_path: Path) -> None:
+    """Every stage runs in a split whose scoring file is not there."""
+    blind = tmp_path / "blind"
+    blind.mkdir()
+    for part in ("safe", "unlabelled"):
+        (blind / part).symlink_to(split / part)
+    result = DspoRun(blind, tmp_path / "out", CONFIG, progress=False).run()
+    assert set(result) == {"discriminator", "label", "diffusion", "generate", "clone"}
+    with pytest.raises(DatasetError, match=SCORING):
+        read_truth(blind)
+
+
+def test_stage_by_stage_is_the_same_as_all_at_once(split: Path, tmp_path: Path) -> None:
+    whole = DspoRun(split, tmp_path / "whole", CONFIG, progress=False)
+    whole.run()
+    for stage in ("discriminator", "label", "diffusion", "generate", "clone"):
+        DspoRun(split, tmp_path / "parts", CONFIG, progress=False).run([stage])
+    policies = [load_policy(tmp_path / name) for name in ("whole", "parts")]
+    summaries = [evaluate(PointEnv(), policy, range(2)).reward for policy in policies]
+    assert summaries[0] == summaries[1]
+    for name in ("", "discriminator", "diffusion"):
+        one, other = (load_checkpoint(tmp_path / run / name)[1]["sha256"] for run in ("whole", "parts"))
+        assert one == other
+
+
+def test_an_interrupted_stage_goes_on_exactly(split: Path, tmp_path: Path) -> None:
+    DspoRun(split, tmp_path / "whole", CONFIG, progress=False).run(["discriminator"])
+    interrupted = DspoRun(split, tmp_path / "parts", CONFIG, progress=False, checkpoint_every=2)
+    calls = {"count": 0}
+    stage = interrupted._first
+    update = stage.update
+
+    def failing(batch: dict[str, np.ndarray]) -> dict[str, float]:
+        calls["count"] += 1
+        if calls["count"] == 4:
+            raise KeyboardInterrupt
+        return update(batch)
+
+    stage.update = failing  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.run(["discriminator"])
+    with pytest.raises(CheckpointError, match="resume"):
+        DspoRun(split, tmp_path / "parts", CONFIG, resume=False, progress=False).run(["discriminator"])
+    DspoRun(split, tmp_path / "parts", CONFIG, progress=False).run(["discriminator"])
+    one, other = (load_checkpoint(tmp_path / run / "discriminator")[1] for run in ("whole", "parts"))
+    assert one["sha256"] == other["sha256"]
+
+
+def test_stages_refuse_what_is_of_another_run(split: Path, tmp_path: Path) -> None:
+    run = DspoRun(split, tmp_path, CONFIG, progress=False)
+    run.run(["discriminator"])
+    with pytest.raises(DatasetError, match="label first"):
+        run.run(["diffusion"])
+    run.run(["label"])
+    content = json.loads((tmp_path / "signals.json").read_text())
+    (tmp_path / "signals.json").write_text(json.dumps(content | {"discriminator": "0" * 64}))
+    with pytest.raises(DatasetError, match="another discriminator"):
+        run.run(["diffusion"])
+    with pytest.raises(DatasetError, match="generate first"):
+        run.run(["clone"])
+
+
+def test_features_of_images_and_vectors() -> None:
+    """In [-1, 1] over the data; vectors come back in their units; similar pictures have similar components."""
+    store = EpisodeStore()
+    for seed in range(3):
+        store.add(image_episode(seed=seed))
+    features = FeatureMap(store.specs, 4)
+    rows = [store.rows_of(index) for index in range(3)]
+    observation = {name: np.concatenate([part[name] for part in rows]) for name in ("image", "pose")}
+    features.fit(observation, np.random.default_rng(0))
+    values = features.array(observation)
+    assert values.shape == (18, 10)
+    assert np.abs(values).max() == pytest.approx(1, abs=1e-4)
+    np.testing.assert_allclose(features.vector_parts(values)["pose"], observation["pose"], atol=1e-4)
+    nearly = observation["image"].copy()
+    nearly[:, 0, 0, 0] ^= 1
+    np.testing.assert_allclose(features.array(observation | {"image": nearly}), values, atol=0.02)
+
+
+def test_commands(source: Path, tmp_path: Path) -> None:
+    settings = ["discriminator.steps=2", "discriminator.units=8", "discriminator.layers=1", "diffusion.steps=2",
+                "diffusion.dim=8", "diffusion.multipliers=[1,2]", "diffusion.horizon=8", "diffusion.generated=4",
+                "diffusion.diffusion_steps=5", "diffusion.sampling_steps=2", "cloning.steps=2", "cloning.units=8"]
+    made = cli.run("split-safe", ["--data", str(source), "--out", str(tmp_path / "split"), "--demonstrations", "4"])
+    assert (made["safe"], made["unlabelled"], made["safe_among_unlabelled"]) == (4, 20, 12)
+    common = ["--data", str(tmp_path / "split"), "--out", str(tmp_path / "run"), "--set", *settings]
+    result = cli.run("pretrain", ["dspo", *common])
+    assert result["clone"]["steps"] == 2
+    quality = cli.run("dspo", ["quality", *common])
+    assert 0 <= quality["recall"] <= 1
+    with pytest.raises(ConfigurationError, match="steps"):
+        cli.run("pretrain", ["dspo", "--data", str(tmp_path / "split"), "--out", str(tmp_path / "new"), "--steps", "5"])
+    scored = cli.run("score", [str(tmp_path / "run"), "--data", str(source)])
+    assert scored["episodes"] == 24
+    assert scored["worst"][0]["score"] <= scored["worst"][-1]["score"]
+    for path in source.glob("*.h5"):
+        episode = read_episode(path)
+        score = next(score for score in read_scores(source).values() if score.name == path.name)
+        assert len(score.attention) == len(episode)

@@ -1,0 +1,77 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.interfaces import Spec, Specs
+from safe_policy_core.methods.dspo.config import DiscriminatorConfig
+from safe_policy_core.methods.dspo.trajectories import Trajectories
+from sim.experiments import dspo_figure3
+from sim.experiments.dspo import append_quality, read_quality, subset, together, variants
+from sim.experiments.dspo_generated import layout_of, play
+from sim.safe_reach.environment import SafeReachEnv
+
+REPLAY_TOLERANCE = 0.002
+"""[m] between a recorded trajectory and its replay; the yaw of the obstacles is not in the state."""
+
+
+def dataset(episodes: int, offset: float) -> DsrlDataset:
+    values = offset + np.arange(3 * episodes, dtype=np.float32)[:, None]
+    return DsrlDataset.from_arrays(
+        observations=values, next_observations=values + 1, actions=np.zeros((3 * episodes, 1)), rewards=values[:, 0],
+        costs=np.zeros(3 * episodes), terminals=np.zeros(3 * episodes), timeouts=np.arange(3 * episodes) % 3 == 2)
+
+
+def test_played_actions_lead_where_they_led() -> None:
+    """A recorded trajectory is a generated one without error; other actions lead elsewhere."""
+    env = SafeReachEnv("original", images=False)
+    try:
+        observation, info = env.reset(3)
+        rng, states, actions = np.random.default_rng(0), [observation["vector"]], []
+        for _ in range(8):
+            actions.append(rng.uniform(-0.6, 0.6, 6).astype(np.float32))
+            states.append(env.step(actions[-1])[0]["vector"])
+        found, wanted = layout_of(np.array(states)), info["layout"]
+        places = [item["x"] for item in wanted["obstacles"]]
+        assert [item.x for item in found.obstacles] == pytest.approx(places, abs=1e-3)
+        assert found.target is not None
+        assert found.target.y == pytest.approx(wanted["target"]["y"], abs=1e-3)
+        right = play(env, np.array(states[:-1]), np.array(actions))
+        assert len(right.error) == 8
+        assert right.error.max() < REPLAY_TOLERANCE
+        wrong = play(env, np.array(states[:-1]), -np.array(actions))
+        assert wrong.error.max() > 5 * REPLAY_TOLERANCE
+    finally:
+        env.close()
+
+
+def test_parts_of_data() -> None:
+    both = together(dataset(2, 0.0), dataset(1, 100.0))
+    assert len(both) == 3
+    assert both.observations[[0, 6], 0].tolist() == [0.0, 100.0]
+    specs = Specs({"vector": Spec("observation/vector", (1,))}, Spec("action", (1,), low=-1.0, high=1.0))
+    states = np.arange(9, dtype=np.float32)[:, None]
+    trajectories = Trajectories(states, 0 * states, np.array([0, 2, 5, 9]), np.array([1.0, 2.0, 3.0]),
+                                np.array([True, False, True]), specs, "")
+    some = subset(trajectories, np.array([0, 2]))
+    assert some.states[:, 0].tolist() == [0, 1, 5, 6, 7, 8]
+    assert some.starts.tolist() == [0, 2, 6]
+    assert some.safe.all()
+
+
+def test_quality_rows_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "quality.csv"
+    for seed in range(2):
+        append_quality(path, ("dspo", "PointGoal1", seed, 0.5, 1.0, 0.123456, -0.1))
+    assert read_quality(path) == {("dspo", "PointGoal1", 0), ("dspo", "PointGoal1", 1)}
+    assert path.read_text().splitlines()[1] == "dspo,PointGoal1,0,0.5000,1.0000,0.1235,-0.1000"
+    assert variants(DiscriminatorConfig())["no_return_agnostic"][0].return_weight == 0
+
+
+def test_figure_3_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dspo_figure3, "VARIANTS", {"few": dataclasses.replace(dspo_figure3.SETTINGS, steps=2)})
+    result = dspo_figure3.Figure3(out=tmp_path / "figure.png").run()
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert set(result["few"]) == {"recall", "accuracy", "f1", "pearson"}
