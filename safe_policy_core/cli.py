@@ -24,6 +24,7 @@ COMMANDS = {
     "score": ("safe_policy_core.methods.dspo.commands:Score", "how safe a discriminator finds recorded episodes"),
     "finetune": ("safe_policy_core.commands:Finetune", "go on training online, in the simulator or on the arm"),
     "evaluate": ("safe_policy_core.commands:Evaluate", "success, violations and cost of a policy, with 95% intervals"),
+    "peer": ("sim.online_peer.command:Peer", "train PPO-Lagrangian or CPO online, by omnisafe, to compare with"),
     "replay": ("sim.commands:Replay", "run recorded episodes or a policy again in the simulator, with a video"),
     "preflight": ("robot_bringup.preflight.command:Preflight", "what must be right before a real arm moves"),
     "camera": ("data_collection.calibration.commands:Camera", "the live picture on a local page: crop and colours"),

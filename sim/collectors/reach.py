@@ -24,9 +24,11 @@ class Reacher:
 
     def __init__(self, env: StateReachEnv, rng: np.random.Generator) -> None:
         self._env = env
-        straight = rng.random() < 0.3
+        straight = rng.random() < 0.5
+        # Who goes straight is in a hurry: so more reward comes with more cost, as in the other tasks.
         self.style = {"clearance": -1.0 if straight else float(rng.uniform(0.004, SOFT_CLEARANCE - 0.004)),
-                      "speed": float(rng.uniform(0.3, 1.0)), "noise": float(rng.choice([0.05, 0.15, 0.3]))}
+                      "speed": float(rng.uniform(0.6, 1.0) if straight else rng.uniform(0.3, 0.9)),
+                      "noise": float(rng.choice([0.05, 0.15, 0.3]))}
         self._noise = ActionNoise(6, self.style["noise"], rng, memory=0.8)
         self._follower: WaypointFollower | None = None
 

@@ -47,7 +47,7 @@ def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="warning")
         else:
             ray.init(address=address, log_to_driver=False, logging_level="warning")
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises the bare class when a machine is too slow to start
         raise ConfigurationError(f"ray: no cluster at {address!r} ({error})") from error
     try:
         stored = {name: ray.put(dataset) for name, dataset in datasets.items()}
