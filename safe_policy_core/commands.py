@@ -110,7 +110,7 @@ class Pretrain:
             if getattr(self, name) is not None:
                 raise ConfigurationError(f"{name}: {self.method} trains in stages; give their settings by --set")
         if len(self.data) != 1:
-            raise ConfigurationError(f"data: expected one folder of `safe-policy split-safe`, got {len(self.data)}")
+            raise ConfigurationError(f"data: expected one folder of `dataset split-safe`, got {len(self.data)}")
         return pretrain(self.data[0], self.out, config, self.seed, device, self.resume, self.checkpoint_every,
                         command_line())
 

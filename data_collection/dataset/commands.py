@@ -1,4 +1,4 @@
-"""`safe-policy dataset check|info|validate|plot|merge|split|filter|relabel|recrop|mix`."""
+"""`safe-policy dataset check|info|validate|plot|merge|split|filter|relabel|recrop|mix|split-safe`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from data_collection.dataset.check import Checked, check_files
 from data_collection.dataset.copying import copy_labels, copy_rows, new_folder, seal
 from data_collection.dataset.files import EPISODE_SUFFIXES, RECORDING_SUFFIXES, dataset_files, inside, printable
 from data_collection.dataset.manifest import MANIFEST, compare, write_manifest
+from data_collection.dataset.split_safe import SplitSafe
 from data_collection.dataset.summary import OUTCOMES, Row, outcome_counts, read_rows, summary
 from safe_policy_core.data.labels import LabelLayer
 from safe_policy_core.errors import DatasetError
@@ -273,7 +274,8 @@ class Dataset:
         | Annotated[Validate, tyro.conf.subcommand("validate")] | Annotated[Plot, tyro.conf.subcommand("plot")]
         | Annotated[Merge, tyro.conf.subcommand("merge")] | Annotated[Split, tyro.conf.subcommand("split")]
         | Annotated[Filter, tyro.conf.subcommand("filter")] | Annotated[Relabel, tyro.conf.subcommand("relabel")]
-        | Annotated[Recrop, tyro.conf.subcommand("recrop")] | Annotated[Mix, tyro.conf.subcommand("mix")]]
+        | Annotated[Recrop, tyro.conf.subcommand("recrop")] | Annotated[Mix, tyro.conf.subcommand("mix")]
+        | Annotated[SplitSafe, tyro.conf.subcommand("split-safe")]]
 
     def run(self) -> dict[str, Any]:
         return self.tool.run()

@@ -85,7 +85,7 @@ def read_split(folder: Path) -> Split:
         return Split(read_dsrl(folder / f"{SAFE}.hdf5"), read_dsrl(folder / f"{UNLABELLED}.hdf5"))
     if not (folder / SAFE).is_dir():
         raise DatasetError(f"{folder}: expected the folders {SAFE} and {UNLABELLED}, or {SAFE}.hdf5 and "
-                           f"{UNLABELLED}.hdf5; make them with `safe-policy split-safe`")
+                           f"{UNLABELLED}.hdf5; make them with `safe-policy dataset split-safe`")
     return Split(EpisodeStore(folder / SAFE), EpisodeStore(folder / UNLABELLED))
 
 

@@ -206,7 +206,8 @@ def test_commands(source: Path, tmp_path: Path) -> None:
     settings = ["discriminator.steps=2", "discriminator.units=8", "discriminator.layers=1", "diffusion.steps=2",
                 "diffusion.dim=8", "diffusion.multipliers=[1,2]", "diffusion.horizon=8", "diffusion.generated=4",
                 "diffusion.diffusion_steps=5", "diffusion.sampling_steps=2", "cloning.steps=2", "cloning.units=8"]
-    made = cli.run("split-safe", ["--data", str(source), "--out", str(tmp_path / "split"), "--demonstrations", "4"])
+    made = cli.run("dataset", ["split-safe", "--data", str(source), "--out", str(tmp_path / "split"),
+                               "--demonstrations", "4"])
     assert (made["safe"], made["unlabelled"], made["safe_among_unlabelled"]) == (4, 20, 12)
     common = ["--data", str(tmp_path / "split"), "--out", str(tmp_path / "run"), "--set", *settings]
     result = cli.run("pretrain", ["dspo", *common])

@@ -1,8 +1,7 @@
 """Speed of the trajectory diffusion for `make bench`, beside `diffusers`' UNet1DModel of the same size.
 
 The peer is measured in the same run, in turns with ours, from a copy of `diffusers` in `.tools/diffusers`
-(`python -m venv .tools/diffusers && .tools/diffusers/bin/pip install --no-deps diffusers huggingface_hub
-importlib_metadata zipp regex filelock requests httpx pyyaml packaging pillow`); without it the peer is left out.
+(`python -m venv .tools/diffusers && .tools/diffusers/bin/pip install diffusers`); without it the peer is left out.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ DIM, MULTIPLIERS, HORIZON, BATCH = 128, (1, 4, 8), 100, 64
 CHANNELS = 32
 """State, action and "lasts" of a middling task; the inner channels are hundreds."""
 TRAJECTORIES, SAMPLING_STEPS = 256, 10
+SAMPLED_AT_ONCE = 32
 REPEATS = 3
 PEER = Path(".tools/diffusers/lib")
 
@@ -78,11 +78,11 @@ def training_step(network: nn.Module, diffusion: Diffusion) -> Callable[[], None
 
 def sampling(network: nn.Module, diffusion: Diffusion) -> Callable[[], None]:
     """One batch of trajectories by DDIM with guidance: `SAMPLING_STEPS` forward passes on twice the batch."""
-    conditions, generator = torch.rand(BATCH, CONDITIONS), torch.Generator().manual_seed(0)
+    conditions, generator = torch.rand(SAMPLED_AT_ONCE, CONDITIONS), torch.Generator().manual_seed(0)
 
     def sample() -> None:
-        diffusion.sample(guided(network, conditions, 1.2), torch.randn(BATCH, HORIZON, CHANNELS), generator,
-                         SAMPLING_STEPS, 0.0, bound=1.0)
+        diffusion.sample(guided(network, conditions, 1.2), torch.randn(SAMPLED_AT_ONCE, HORIZON, CHANNELS),
+                         generator, SAMPLING_STEPS, 0.0, bound=1.0)
 
     return sample
 
@@ -108,7 +108,7 @@ def rows() -> list[dict[str, Any]]:
              for name, network in networks.items()}
     steps = fastest({name: training_step(network, diffusion) for name, network in networks.items()})
     samples = fastest({name: sampling(network.eval(), diffusion) for name, network in networks.items()}, 1)
-    scale = TRAJECTORIES / BATCH
+    scale = TRAJECTORIES / SAMPLED_AT_ONCE
     figures = [(f"trajectory diffusion: training step, {sizes['ours']:.1f} M parameters, batch {BATCH}", steps, 1.0),
                (f"trajectory diffusion: {TRAJECTORIES} trajectories, {SAMPLING_STEPS} DDIM steps", samples, scale)]
     found = []

@@ -1,4 +1,4 @@
-"""`safe-policy dspo`, `score` and `split-safe`; `pretrain dspo` runs all stages."""
+"""`safe-policy dspo` and `score`; `pretrain dspo` runs all stages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any, Literal
 import tyro
 
 from safe_policy_core.commands import check_device, command_line, require_positive
-from safe_policy_core.data.split_safe import read_truth, split_safe
-from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.data.split_safe import read_truth
 from safe_policy_core.methods.dspo.pipeline import DspoRun
 from safe_policy_core.methods.dspo.scoring import discriminator_quality, score_episodes
 from safe_policy_core.methods.overrides import override, preset
@@ -24,7 +23,7 @@ class Dspo:
     """discriminator, label, diffusion, generate, clone; or quality: the discriminator against the hidden costs."""
 
     data: Path
-    """Folder made by `safe-policy split-safe`."""
+    """Folder made by `safe-policy dataset split-safe`."""
 
     out: Path
     """Folder of the run, the same for all stages."""
@@ -73,33 +72,3 @@ class Score:
         worst = sorted(scores, key=lambda score: score.score)[:10]
         return {"data": str(self.data), "episodes": len(scores),
                 "worst": [{"name": score.name, "score": score.score} for score in worst]}
-
-
-@dataclass
-class SplitSafe:
-    """Data without cost labels: a few safe demonstrations, the rest unlabelled, and the true costs kept apart."""
-
-    data: tuple[Path, ...]
-    """Episode files (*.h5) or folders of them; or one DSRL file, by path or by its task."""
-
-    out: Path
-    """New folder."""
-
-    demonstrations: int = 12
-    """Safe episodes that are given as such."""
-
-    cost_limit: float = 0.0
-    """An episode is safe when its costs add up to at most this."""
-
-    share: float = 0.5
-    """The demonstrations are drawn from this share of the safe episodes, those of the highest returns."""
-
-    seed: int = 0
-
-    def run(self) -> dict[str, Any]:
-        """Writes the split. Returns counts."""
-        require_positive(demonstrations=self.demonstrations, share=self.share)
-        if self.share > 1:
-            raise ConfigurationError(f"share: expected at most 1, got {self.share}")
-        return split_safe(self.data, self.out, demonstrations=self.demonstrations, cost_limit=self.cost_limit,
-                          share=self.share, seed=self.seed)
