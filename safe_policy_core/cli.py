@@ -18,8 +18,6 @@ COMMANDS = {
     "convert": ("data_collection.commands:Convert", "make training files (HDF5) from raw logs (MCAP)"),
     "dataset": ("data_collection.dataset.commands:Dataset", "check, plot, merge, split, filter, relabel, mix episodes"),
     "pretrain": ("safe_policy_core.commands:Pretrain", "train a method offline on recorded episodes"),
-    "split-safe": ("safe_policy_core.methods.dspo.commands:SplitSafe",
-                   "data without cost labels: a few safe demonstrations, the rest unlabelled"),
     "dspo": ("safe_policy_core.methods.dspo.commands:Dspo", "one stage of DSPO, or how good its discriminator is"),
     "score": ("safe_policy_core.methods.dspo.commands:Score", "how safe a discriminator finds recorded episodes"),
     "finetune": ("safe_policy_core.commands:Finetune", "go on training online, in the simulator or on the arm"),
