@@ -33,7 +33,9 @@ from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.training.offline import train_offline
 from sim.collectors.tasks import TASKS
 from sim.experiments.job import Job, run_job
+from sim.experiments.offline_safe_rl import LEGEND
 from sim.experiments.rows import Row, append, read_rows
+from sim.experiments.table import table
 
 BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc": ("td3_bc", False),
              "iql": ("iql", False), "cql": ("cql", False)}
@@ -106,7 +108,9 @@ class DspoExperiment:
                     append_quality(self.discriminators, (name, dataset, seed, *quality.values()))
             for method in self.methods:
                 if (method, dataset, seed, limit) not in done:
-                    append(self.out, self._row(method, split, dataset, seed, limit, config))
+                    rows.append(self._row(method, split, dataset, seed, limit, config))
+                    append(self.out, rows[-1])
+                    self.out.with_suffix(".md").write_text(f"{LEGEND}\n\n{table(rows)}")
         return {"results": str(self.out), "discriminators": str(self.discriminators)}
 
     def _row(self, method: str, split: Path, dataset: str, seed: int, limit: float, config: DspoConfig) -> Row:

@@ -100,8 +100,8 @@ def test_minimising_vclub_makes_signals_independent() -> None:
         for _ in range(2):
             optimisers[0].step(likelihood_loss(classifier(signal().detach()), classifier.classes(returns)))
         optimisers[1].step(vclub(classifier(signal()), classifier.classes(returns)))
-    share = abs(float(direction.weight[0, 0])) / abs(float(direction.weight[0, 1]))
-    assert share < 0.3
+    share = direction.weight.detach().abs()[0]
+    assert share[0] < 0.3 * share[1]
 
 
 def test_preference_attention_by_hand() -> None:
@@ -166,7 +166,7 @@ def test_return_agnostic_learning_recalls_more() -> None:
     """Figure 3: demonstrations of high return. Without the term, safe trajectories of low return are not recalled."""
     plain = DiscriminatorConfig(network="mlp", layers=1, units=16, length=8, dropout=0.0, learning_rate=3e-3,
                                 return_weight=0.0)
-    agnostic = dataclasses.replace(plain, return_weight=3.0, classifier_learning_rate=1e-2)
+    agnostic = dataclasses.replace(plain, return_weight=2.0, classifier_learning_rate=1e-2)
     found = []
     for settings in (plain, agnostic):
         signals, truth = judged(settings, 120)
@@ -181,7 +181,7 @@ def test_gradient_penalty_flattens_the_discriminator() -> None:
     for weight in (0.0, 10.0):
         settings = dataclasses.replace(SETTINGS, learning_rate=3e-3, return_weight=0.0, gradient_penalty=weight)
         stage = DiscriminatorStage(SPECS, dataclasses.replace(CONFIG, discriminator=settings))
-        for step in range(60):
+        for step in range(40):
             torch.manual_seed(step)
             metrics = stage.update(DiscriminatorSource(trajectories).sample(16, 8, np.random.default_rng(step)))
         assert ("gradient_penalty" in metrics) == (weight > 0)

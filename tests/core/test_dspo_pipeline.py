@@ -9,6 +9,7 @@ from safe_policy_core import cli
 from safe_policy_core.checkpoint import load_checkpoint
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
 from safe_policy_core.data.episodes import EpisodeStore, read_episode, write_episode
+from safe_policy_core.data.labels import recording_id
 from safe_policy_core.data.scores import read_scores
 from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, read_split, read_truth, split_safe
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
@@ -221,5 +222,6 @@ def test_commands(source: Path, tmp_path: Path) -> None:
     assert scored["worst"][0]["score"] <= scored["worst"][-1]["score"]
     for path in source.glob("*.h5"):
         episode = read_episode(path)
-        score = next(score for score in read_scores(source).values() if score.name == path.name)
+        score = read_scores(source)[recording_id(episode)]
         assert len(score.attention) == len(episode)
+        assert sum(score.attention) == pytest.approx(1, abs=1e-4)

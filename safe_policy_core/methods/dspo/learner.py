@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.policy import DspoPolicy
@@ -45,7 +46,9 @@ class DspoLearner(Stage):
         return {"actor": GaussianActor(self.features.size, self.action_dim, settings.units, settings.layers)}
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """One gradient step."""
+        """One gradient step. Raises `DatasetError` for a batch of another source."""
+        if missing := sorted({"states", "actions"} - batch.keys()):
+            raise DatasetError(f"batch: {missing[0]}: missing; dspo does not learn online")
         self.step += 1
         states, actions = (torch.as_tensor(batch[name], device=self.device) for name in ("states", "actions"))
         loss = (self.networks["actor"](states).mean - actions).square().sum(-1).mean()

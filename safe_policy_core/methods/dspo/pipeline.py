@@ -18,7 +18,7 @@ import numpy as np
 
 from safe_policy_core.checkpoint import RUN_FOLDER, read_manifest
 from safe_policy_core.data.sources import DataSource
-from safe_policy_core.data.split_safe import read_split
+from safe_policy_core.data.split_safe import Split, read_split
 from safe_policy_core.errors import CheckpointError, DatasetError
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, Generated, desired_conditions
@@ -67,13 +67,17 @@ class DspoRun:
     @cached_property
     def trajectories(self) -> Trajectories:
         """D^S and D^U, as features whose ranges are those of this data."""
-        split, stage = read_split(self.data), self._first
+        split, stage = self._split, self._first
         fit_features(stage.features, split.safe, split.unlabelled, self.seed)
         return joined(gather(split.safe, stage.features, True), gather(split.unlabelled, stage.features, False))
 
     @cached_property
+    def _split(self) -> Split:
+        return read_split(self.data)
+
+    @cached_property
     def _first(self) -> DiscriminatorStage:
-        return DiscriminatorStage(read_split(self.data).safe.specs, self.config, self.seed, self.device)
+        return DiscriminatorStage(self._split.safe.specs, self.config, self.seed, self.device)
 
     def signals(self) -> np.ndarray:
         """(E,) safety signals that the stage "label" wrote. Raises `DatasetError` when they are not of this run."""
