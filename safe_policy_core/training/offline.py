@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import CheckpointError
 from safe_policy_core.interfaces import Learner
+from safe_policy_core.training.events import Events
 from safe_policy_core.training.metrics import Means, append_row, keep_rows_until
 from safe_policy_core.training.preparation import with_virtual_obstacles
 from safe_policy_core.training.steps import OFFLINE, selected, source_of, take_step
@@ -26,9 +28,9 @@ def train_offline(learner: Learner, data: EpisodeStore | DsrlDataset, steps: int
     """Takes updates until `steps` of them are done, and returns the mean metrics of the last window.
 
     batch, length: sequences per update and rows per sequence. log: JSONL, means over `log_every`
-    updates. checkpoint_dir: a folder replaced as a whole every `checkpoint_every` updates and at
-    the end. resume: continues from `checkpoint_dir` when it holds a checkpoint; on a CPU the
-    numbers are those of an uninterrupted run. progress: a bar on stderr.
+    updates, with TensorBoard files beside it. checkpoint_dir: a folder replaced as a whole every
+    `checkpoint_every` updates and at the end. resume: continues from `checkpoint_dir` when it holds a
+    checkpoint; on a CPU the numbers are those of an uninterrupted run. progress: a bar on stderr.
 
     Raises `DatasetError` for unfit episodes, `CheckpointError` for a checkpoint of another run,
     and `FloatingPointError` when the loss is no longer finite.
@@ -37,11 +39,9 @@ def train_offline(learner: Learner, data: EpisodeStore | DsrlDataset, steps: int
               else with_virtual_obstacles(selected(data, learner), learner))
     identity: dict[str, Any] = {"seed": seed, "batch": batch, "length": length, "data_hash": chosen.data_hash()}
     begin = _resume(learner, checkpoint_dir, identity) if resume and checkpoint_dir is not None else 0
-    if log is not None:
-        keep_rows_until(log, begin)
     means, last = Means(), {}
     bar = tqdm(total=steps, initial=min(begin, steps), desc="pretrain", unit="step", disable=not progress)
-    with bar:
+    with bar, closing(_RunLog(log, begin)) as rows:
         for step in range(begin + 1, steps + 1):
             means.add(take_step(learner, chosen, batch, length, seed, OFFLINE, step))
             bar.update()
@@ -50,12 +50,30 @@ def train_offline(learner: Learner, data: EpisodeStore | DsrlDataset, steps: int
             if save or step % log_every == 0 or step == steps:
                 last = means.take()
                 bar.set_postfix({name: f"{value:.3g}" for name, value in list(last.items())[:4]}, refresh=False)
-                if log is not None:
-                    append_row(log, {"step": step, **last})
+                rows.add(step, last)
             if save and checkpoint_dir is not None:
                 save_training(learner, checkpoint_dir, command, identity["data_hash"],
                               {"offline": identity | {"step": step}})
     return last
+
+
+class _RunLog:
+    """The JSON lines and the event files of a run that goes on after `begin`; neither without a path."""
+
+    def __init__(self, path: Path | None, begin: int) -> None:
+        self._path, self._events = path, None
+        if path is not None:
+            keep_rows_until(path, begin)
+            self._events = Events(path, begin)
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        if self._path is not None and self._events is not None:
+            append_row(self._path, {"step": step, **metrics})
+            self._events.add(step, metrics, "pretrain")
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
 
 
 def save_training(learner: Learner, directory: Path, command: str, data_hash: str, extra: dict[str, Any]) -> None:

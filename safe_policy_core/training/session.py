@@ -17,6 +17,7 @@ from typing import Any
 
 from safe_policy_core.data.episodes import read_episode
 from safe_policy_core.errors import ConfigurationError, DatasetError
+from safe_policy_core.training.events import Events
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class FinetuneSession:
         self.directory, self.identity, self.checkpoint = directory, dict(identity), checkpoint
         self.rows: list[Row] = []
         self.pending: Row | None = None
+        self._events: Events | None = None
         directory.mkdir(parents=True, exist_ok=True)
         # Held until this process ends, however it ends.
         self._lock = (directory / LOCK).open("w")
@@ -104,7 +106,15 @@ class FinetuneSession:
         self._write()
         with (self.directory / ROWS).open("a") as file:
             file.write(json.dumps(row) + "\n")
+        self._show(row)
         return row
+
+    def _show(self, row: Row) -> None:
+        count = len(self.rows)
+        self._events = self._events or Events(self.directory / ROWS, count - 1)
+        self._events.add(count, row, "episode")
+        self._events.add(count, row.get("metrics") or {}, "finetune")
+        self._events.flush()
 
     def unknown(self) -> list[Path]:
         """Episode files that no row tells of: what ran when the session was interrupted. Damaged ones are logged."""
