@@ -86,6 +86,18 @@ class BoundedGaussian:
         standard = (action - self.mean) / self.deviation
         return (-0.5 * standard.square() - self.deviation.log() - 0.5 * math.log(2 * math.pi)).sum(-1)
 
+    def draw_log_probability(self, action: Tensor) -> Tensor:
+        """Log-likelihood of draws, summed: the density inside, at +-1 the mass that `sample` clips -> (...).
+
+        Its gradient is the score of the draws. The density's own is not at the bounds, where a policy gradient with
+        it would drift (seen: to -1 or 1, whatever the returns).
+        """
+        density = -0.5 * ((action - self.mean) / self.deviation).square() - self.deviation.log() \
+            - 0.5 * math.log(2 * math.pi)
+        above = torch.special.log_ndtr((self.mean - 1) / self.deviation)
+        below = torch.special.log_ndtr((-1 - self.mean) / self.deviation)
+        return torch.where(action >= 1, above, torch.where(action <= -1, below, density)).sum(-1)
+
     def entropy(self) -> Tensor:
         """Differential entropy [nats], summed over the action's elements -> (...)."""
         return (0.5 * math.log(2 * math.pi * math.e) + self.deviation.log()).sum(-1)

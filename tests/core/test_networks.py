@@ -141,6 +141,24 @@ class TestBoundedGaussian:
         assert gradient[0].abs().min() > 0
         assert gradient[1].abs().max() == 0
 
+    def test_score_of_clipped_draws(self) -> None:
+        # Both estimates of the gradient of E[(a - 0.3)^2 + 5]; a third of the draws are clipped.
+        normal = torch.randn(400_000, 1, generator=torch.Generator().manual_seed(0))
+        raw = torch.tensor([0.7, -1.0], requires_grad=True)
+        action = BoundedGaussian(raw).sample(normal)
+        value = (action.squeeze(-1) - 0.3).square() + 5
+        expected = torch.autograd.grad(value.mean(), raw, retain_graph=True)[0]
+        score = BoundedGaussian(raw).draw_log_probability(action.detach())
+        found = torch.autograd.grad((value.detach() * score).mean(), raw)[0]
+        assert torch.allclose(found, expected, atol=0.02)
+        density = BoundedGaussian(raw).log_probability(action.detach())
+        assert (torch.autograd.grad((value.detach() * density).mean(), raw)[0] - expected).abs().max() > 0.3
+
+    def test_score_is_finite_for_saturated_actors(self) -> None:
+        raw = torch.tensor([50.0, -50.0, -50.0, -50.0], requires_grad=True)
+        loss = BoundedGaussian(raw).draw_log_probability(torch.tensor([-1.0, 1.0]))
+        assert torch.isfinite(torch.autograd.grad(loss, raw)[0]).all()
+
     def test_entropy(self) -> None:
         distribution = BoundedGaussian(torch.tensor([0.0, -100.0]))
         assert distribution.entropy().item() == pytest.approx(0.5 * math.log(2 * math.pi * math.e * 0.01), rel=1e-4)

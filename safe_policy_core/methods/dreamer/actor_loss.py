@@ -28,7 +28,7 @@ def actor_loss(imagined: ImaginedSteps, distribution: BoundedGaussian, returns: 
 
     distribution: pi at the states s^0 .. s^{H-1}. returns, values: (H, N). scale: S, at least 1.
     """
-    likelihood = distribution.log_probability(imagined.action) if reinforce else None
+    likelihood = distribution.draw_log_probability(imagined.action) if reinforce else None
     gain = expected(lambda number: number / scale, returns, values, likelihood)
     entropies = distribution.entropy()
     metrics = {"actor/entropy": imagined.mean(entropies), "actor/return": imagined.mean(returns),

@@ -40,7 +40,7 @@ class SafeDreamerLearner(DreamerLearner):
         imagined, limit, lagrangian = experience.imagined, self.config.cost_limit, self.model.lagrangian
         with torch.no_grad():
             values = self.model.cost_critic(imagined.features[:-1])
-        likelihood = distribution.log_probability(imagined.action) if self.config.actor_gradient == "reinforce" \
+        likelihood = distribution.draw_log_probability(imagined.action) if self.config.actor_gradient == "reinforce" \
             else None
         penalty = imagined.mean(expected(lagrangian.phi, returns["cost"] - limit, values - limit, likelihood))
         constraint = imagined.mean(returns["cost"] - limit).detach()
