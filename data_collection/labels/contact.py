@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from data_collection.conversion.recording_file import RecordingFile
-from safe_policy_core.data.virtual_obstacles import VirtualObstacles
 
 WRENCH_TOPIC = "/franka/external_wrench"
 CONTACT_FORCE = 3.0
 """[N] A force further than this from the episode's median is taken for a contact."""
 NEW_PIXELS = 1
 """An obstacle that shows in this many pixels where none was seen before has moved."""
-_LOOK = VirtualObstacles()
-"""The obstacles' colour."""
+OBSTACLE_CHANNEL, OBSTACLE_EXCESS = 1, 25
+"""Obstacles are stronger in green than in the other channels by this: `VirtualObstacles`, without its torch."""
 
 
 def paper_cost(contact: np.ndarray, moving: np.ndarray, rest: int = 1) -> list[tuple[int, int]]:
@@ -43,8 +42,8 @@ def obstacle_motion(images: np.ndarray) -> np.ndarray:
 
     An obstacle that the arm uncovers again has been seen there before, so only motion onto new ground counts.
     """
-    others = np.delete(images, _LOOK.obstacle_channel, -1).max(-1).astype(np.int16)
-    coloured = images[..., _LOOK.obstacle_channel] - others > _LOOK.obstacle_excess
+    others = np.delete(images, OBSTACLE_CHANNEL, -1).max(-1).astype(np.int16)
+    coloured = images[..., OBSTACLE_CHANNEL] - others > OBSTACLE_EXCESS
     seen = np.logical_or.accumulate(coloured, 0)
     # One pixel around the first picture: edges flicker.
     seen |= _grown(coloured[0])

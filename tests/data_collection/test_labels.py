@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 
 from data_collection.conversion.recording_file import RecordingFile
 from data_collection.labels import obstacle_motion, paper_cost, suggested_cost, wrench_contacts
-from data_collection.labels.contact import WRENCH_TOPIC
+from data_collection.labels.contact import OBSTACLE_CHANNEL, OBSTACLE_EXCESS, WRENCH_TOPIC
 from data_collection.recording import McapEpisodeWriter
 from data_collection.recording.encoding import encode_message, stamp
-from safe_policy_core.data.episodes import Episode, write_episode
-from tests.core.point_env import image_episode
+from safe_policy_core.data.episodes import write_episode
+from safe_policy_core.data.virtual_obstacles import VirtualObstacles
+from tests.data_collection.review_rig import pushed
 
 
 def flags(text: str) -> np.ndarray:
@@ -40,24 +41,14 @@ def test_intervals_hold_every_contact_and_start_with_one(steps: list[tuple[bool,
     assert not (contact & ~cost).any()
 
 
-def pushed(steps: int = 12, begin: int = 4, end: int = 8) -> Episode:
-    """A green box that is pushed to the right in the steps begin <= step < end, a grey arm before it now and then."""
-    episode = image_episode(steps)
-    images = np.full((steps + 1, 32, 32, 3), 90, np.uint8)
-    for row in range(steps + 1):
-        left = 8 + 2 * int(np.clip(row - begin, 0, end - begin))
-        images[row, 12:18, left:left + 6] = (20, 160, 20)
-        if row % 2:
-            images[row, 10:15, 5:12] = 120
-    episode.observations["image"] = images
-    episode.metadata["specs"]["observation"]["image"]["shape"] = [32, 32, 3]
-    episode.cost[:] = 0
-    return episode
-
-
 def test_pictures_tell_when_an_obstacle_moves() -> None:
     episode = pushed()
     assert obstacle_motion(episode.observations["image"]).nonzero()[0].tolist() == [4, 5, 6, 7]
+
+
+def test_obstacles_have_one_colour() -> None:
+    look = VirtualObstacles()
+    assert (look.obstacle_channel, look.obstacle_excess) == (OBSTACLE_CHANNEL, OBSTACLE_EXCESS)
 
 
 def test_suggestions_come_from_pictures_and_from_a_persons_first_contact(tmp_path: Path) -> None:

@@ -1,0 +1,214 @@
+"""The episodes of one folder with their labels: what the review page shows, and what it changes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safe_policy_core.data.episode_file import Episode, read_tracks
+from safe_policy_core.data.episodes import episode_files, read_episode
+from safe_policy_core.data.labels import LEVELS, Label, LabelLayer, recording_id
+from safe_policy_core.data.scores import Score, read_scores
+from safe_policy_core.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Entry:
+    """One episode file. recording: "" until it was read. recorded: reward and cost as recorded, (T,) each.
+
+    problem: why the file cannot be used, or "". success: as recorded.
+    """
+
+    path: Path
+    name: str
+    recording: str = ""
+    recorded: dict[str, np.ndarray] = field(default_factory=dict)
+    task: str = ""
+    success: bool = False
+    problem: str = ""
+
+    @property
+    def steps(self) -> int:
+        return len(self.recorded["cost"]) if self.recorded else 0
+
+
+class ReviewDataset:
+    """Every episode file in `folder`, folders in it included; each folder has a label layer and scores of its own.
+
+    Used from several threads. version: grows with every change. problems: of files other than episodes, one line each.
+    """
+
+    def __init__(self, folder: Path, who: str) -> None:
+        self.folder, self.who = folder, who
+        root = folder.resolve()
+        self.entries: list[Entry] = []
+        for path in episode_files(folder):
+            inside = path.resolve().is_relative_to(root)
+            self.entries.append(Entry(path, path.relative_to(folder).as_posix(), problem="" if inside else
+                                      f"{path.name}: a link that leads out of the folder"))
+        self.version, self.changes = 0, 0
+        self.problems: list[str] = []
+        self._lock = threading.RLock()
+        self._layers: dict[Path, LabelLayer | None] = {}
+        self._scores: dict[Path, dict[str, Score]] = {}
+        for directory in sorted({entry.path.parent for entry in self.entries}):
+            self._layers[directory] = self._or_problem(LabelLayer, directory)
+            self._scores[directory] = self._or_problem(read_scores, directory) or {}
+
+    def _or_problem(self, read: Any, directory: Path) -> Any:
+        try:
+            return read(directory)
+        except DatasetError as error:
+            self.problems.append(str(error))
+            return None
+
+    def load(self, stop: threading.Event) -> None:
+        """Reads every file's tracks, so that the list is there soon; then verifies every file's checksum."""
+        known: dict[str, str] = {}
+        for entry in self._usable(stop):
+            try:
+                episode = read_tracks(entry.path)
+            except DatasetError as error:
+                self._spoil(entry, str(error))
+                continue
+            identity = recording_id(episode)
+            with self._lock:
+                entry.recorded = {kind: getattr(episode, kind) for kind in LEVELS}
+                entry.task, entry.success = str(episode.metadata.get("task", "")), episode.success
+                entry.recording = identity
+                self.version += 1
+            if (first := known.setdefault(identity, entry.name)) != entry.name:
+                self._spoil(entry, f"{entry.name}: the same recording as {first}")
+        for entry in self._usable(stop):
+            try:
+                read_episode(entry.path)
+            except DatasetError as error:
+                self._spoil(entry, str(error))
+            stop.wait(0.01)  # the person's clicks go first
+
+    def _usable(self, stop: threading.Event) -> Any:
+        return (entry for entry in self.entries if not entry.problem and not stop.is_set())
+
+    def _spoil(self, entry: Entry, problem: str) -> None:
+        log.warning("%s", problem)
+        with self._lock:
+            entry.problem = " ".join(problem.split())
+            self.version += 1
+
+    def poll(self) -> int:
+        """The version, after a look at what other processes appended."""
+        with self._lock:
+            for layer in self._layers.values():
+                try:
+                    if layer is not None and layer.refresh():
+                        self.version += 1
+                except DatasetError as error:
+                    if str(error) not in self.problems:
+                        self.problems.append(str(error))
+                        self.version += 1
+            return self.version
+
+    def row(self, index: int) -> dict[str, Any]:
+        """What the list shows of an episode, ready for JSON."""
+        with self._lock:
+            entry = self.entries[index]
+            row = {"index": index, "name": entry.name, "problem": entry.problem, "recording": entry.recording}
+            layer, score = self._layers[entry.path.parent], self._scores[entry.path.parent].get(entry.recording)
+            if not entry.recording:
+                return row
+            levels = self._levels(entry)
+            return row | {
+                "task": entry.task, "steps": entry.steps, "score": score.score if score else None,
+                "reward": round(float(levels["reward"].sum()), 3), "cost": round(float(levels["cost"].sum()), 3),
+                "success": bool((levels["reward"] > 0).any()) if _changed(levels, entry, "reward") else entry.success,
+                "verdict": layer.verdict(entry.recording) if layer else "open",
+                "note": layer.note(entry.recording) if layer else "",
+                "labelled": any(_changed(levels, entry, kind) for kind in LEVELS)}
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [self.row(index) for index in range(len(self.entries))]
+
+    def labels(self, index: int) -> tuple[dict[str, np.ndarray], list[Label]]:
+        """Reward and cost as labelled, and every label that the episode ever got."""
+        with self._lock:
+            entry = self.entries[index]
+            layer = self._layers[entry.path.parent]
+            return self._levels(entry), layer.history(entry.recording) if layer else []
+
+    def score(self, index: int) -> Score | None:
+        entry = self.entries[index]
+        return self._scores[entry.path.parent].get(entry.recording)
+
+    def tracks(self, index: int) -> Episode:
+        """Raises `DatasetError` when the file cannot be read."""
+        return read_tracks(self.entries[index].path)
+
+    def mark(self, index: int, kind: str, intervals: Sequence[tuple[int, int]], value: float) -> None:
+        """Sets reward or cost in intervals [first, end) of steps. Raises `DatasetError` for steps it has not."""
+        steps = self.entries[index].steps
+        for first, end in intervals:
+            if not 0 <= first < end <= steps:
+                raise DatasetError(f"steps: expected 0 <= first < end <= {steps}, got {[first, end]}")
+        self._add(index, [{"kind": kind, "value": value, "steps": interval} for interval in intervals])
+
+    def decide(self, index: int, verdict: str) -> None:
+        """verdict: "accept", "reject" or "open"."""
+        self._add(index, [{"kind": "verdict", "text": verdict}])
+
+    def write_note(self, index: int, text: str) -> None:
+        self._add(index, [{"kind": "note", "text": text}])
+
+    def undo(self) -> int | None:
+        """Takes back what this person did last, in whichever episode. Returns its index, None when there is nothing."""
+        with self._lock:
+            last = max(((label.when, index, label) for index, entry in enumerate(self.entries)
+                        if (layer := self._layers[entry.path.parent]) is not None and entry.recording
+                        for label in layer.active(entry.recording)
+                        if label.who == self.who and label.source == "reviewer"),
+                       key=lambda found: found[0], default=None)
+            if last is not None:
+                self._add(last[1], [{"kind": "undo", "text": last[2].id}])
+            return last[1] if last else None
+
+    def counts(self) -> dict[str, int]:
+        """How many episodes have which verdict, and how many cannot be used."""
+        rows = self.rows()
+        return {verdict: sum(row.get("verdict") == verdict and not row["problem"] for row in rows)
+                for verdict in ("accept", "reject", "open")} | {"problem": sum(bool(row["problem"]) for row in rows)}
+
+    def _levels(self, entry: Entry) -> dict[str, np.ndarray]:
+        layer = self._layers[entry.path.parent]
+        if layer is None:
+            return entry.recorded
+        try:
+            return layer.levels(entry.recording, entry.recorded)
+        except DatasetError as error:
+            if not entry.problem:
+                self._spoil(entry, str(error))
+            return entry.recorded
+
+    def _add(self, index: int, what: list[dict[str, Any]]) -> None:
+        with self._lock:
+            entry = self.entries[index]
+            layer = self._layers[entry.path.parent]
+            if layer is None or not entry.recording:
+                raise DatasetError(f"{entry.name}: cannot be labelled; {entry.problem or '; '.join(self.problems)}")
+            identity, when = uuid.uuid4().hex[:12], datetime.now(timezone.utc).isoformat()
+            layer.add([Label(identity, entry.recording, entry.path.name, source="reviewer", who=self.who, when=when,
+                             **fields) for fields in what])
+            self.version += 1
+            self.changes += 1
+
+
+def _changed(levels: dict[str, np.ndarray], entry: Entry, kind: str) -> bool:
+    return bool((levels[kind] != entry.recorded[kind]).any())

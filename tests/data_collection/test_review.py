@@ -1,0 +1,142 @@
+"""What the review page is made of, without a browser."""
+
+import threading
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from data_collection.review import pictures
+from data_collection.review.command import Review
+from data_collection.review.dataset import ReviewDataset
+from data_collection.review.player import Player
+from data_collection.review.selection import ORDERS, chosen
+from safe_policy_core.data.episodes import EpisodeStore, write_episode
+from safe_policy_core.data.labels import LABELS_FILE, LabelLayer, recording_id
+from safe_policy_core.data.scores import Score, write_scores
+from safe_policy_core.errors import ConfigurationError, DatasetError
+from tests.data_collection.review_rig import pushed
+
+
+def loaded(folder: Path, who: str = "anna") -> ReviewDataset:
+    dataset = ReviewDataset(folder, who)
+    dataset.load(threading.Event())
+    return dataset
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(3):
+        write_episode(tmp_path / "episodes" / f"{seed}.h5", pushed(seed=seed))
+    return tmp_path / "episodes"
+
+
+def test_marks_reach_training_and_survive_a_restart(folder: Path) -> None:
+    dataset = loaded(folder)
+    dataset.mark(0, "cost", [(2, 4), (6, 7)], 1.0)
+    dataset.decide(1, "reject")
+    dataset.write_note(2, "box fell")
+    again = loaded(folder, "ben")
+    assert [row["cost"] for row in again.rows()] == [3, 0, 0]
+    assert again.row(1)["verdict"] == "reject" and again.row(2)["note"] == "box fell"
+    assert again.counts() == {"accept": 0, "reject": 1, "open": 2, "problem": 0}
+    store = EpisodeStore(folder)
+    assert [summary.total_cost for summary in store.summaries] == [3, 0]
+
+
+def test_undo_takes_back_ones_own_last_action_only(folder: Path) -> None:
+    anna, ben = loaded(folder), loaded(folder, "ben")
+    anna.mark(0, "cost", [(0, 1), (3, 4)], 1.0)
+    ben.decide(1, "accept")
+    anna.poll()
+    assert anna.undo() == 0
+    assert anna.row(0)["cost"] == 0 and anna.row(1)["verdict"] == "accept"
+    assert anna.undo() is None
+    ben.poll()
+    assert ben.undo() == 1 and ben.row(1)["verdict"] == "open"
+
+
+def test_what_another_process_writes_is_seen(folder: Path) -> None:
+    one, other = loaded(folder), loaded(folder, "ben")
+    before = one.poll()
+    assert one.poll() == before
+    other.decide(0, "accept")
+    assert one.poll() > before and one.row(0)["verdict"] == "accept"
+
+
+def test_every_bad_file_is_a_line_and_the_rest_works(folder: Path, tmp_path: Path) -> None:
+    (folder / "bad.h5").write_bytes(b"not an episode")
+    (folder / "copy.h5").write_bytes((folder / "0.h5").read_bytes())
+    (folder / "2.h5").write_bytes((folder / "2.h5").read_bytes()[:-3000])
+    write_episode(tmp_path / "outside.h5", pushed(seed=9))
+    (folder / "link.h5").symlink_to(tmp_path / "outside.h5")
+    dataset = loaded(folder)
+    problems = {row["name"]: row["problem"] for row in dataset.rows()}
+    assert [name for name, problem in problems.items() if not problem] == ["0.h5", "1.h5"]
+    for name, text in (("bad.h5", "not an HDF5"), ("copy.h5", "same recording as 0.h5"), ("2.h5", "truncated"),
+                       ("link.h5", "out of the folder")):
+        assert text in problems[name]
+    bad = next(index for index, row in enumerate(dataset.rows()) if row["name"] == "bad.h5")
+    with pytest.raises(DatasetError, match="cannot be labelled"):
+        dataset.decide(bad, "accept")
+
+
+def test_an_altered_picture_is_found_by_the_checksum(folder: Path) -> None:
+    with h5py.File(folder / "1.h5", "a") as file:
+        file["observation/image"][3, 0, 0] = 1
+    problem = loaded(folder).row(1)["problem"]
+    assert "sha256" in problem
+
+
+def test_a_damaged_label_file_is_told_and_nothing_is_written_to_it(folder: Path) -> None:
+    (folder / LABELS_FILE).write_text("{]\n")
+    dataset = loaded(folder)
+    assert "line 1" in dataset.problems[0] and dataset.row(0)["verdict"] == "open"
+    with pytest.raises(DatasetError, match=r"0\.h5: cannot be labelled.*line 1"):
+        dataset.decide(0, "accept")
+
+
+def test_steps_outside_are_refused(folder: Path) -> None:
+    dataset = loaded(folder)
+    for interval in ((-1, 2), (3, 3), (5, 13)):
+        with pytest.raises(DatasetError, match="steps"):
+            dataset.mark(0, "cost", [interval], 1.0)
+    assert not LabelLayer(folder).history(dataset.entries[0].recording)
+
+
+def test_worst_scored_come_first_and_filters_choose(folder: Path) -> None:
+    write_scores(folder, [Score(recording_id(pushed(seed=seed)), f"{seed}.h5", "dspo", score, tuple([0.1] * 12))
+                          for seed, score in ((0, 0.8), (2, 0.1))])
+    dataset = loaded(folder)
+    dataset.mark(1, "cost", [(0, 1)], 1.0)
+    rows = dataset.rows()
+    assert [row["name"] for row in chosen(rows, "all", "worst score first", "")] == ["2.h5", "0.h5", "1.h5"]
+    assert [row["name"] for row in chosen(rows, "with cost", "name", "")] == ["1.h5"]
+    assert [row["name"] for row in chosen(rows, "all", "name", "2.H")] == ["2.h5"]
+    tracks = Player(dataset).tracks(2, [0])
+    assert len(tracks["attention"]) == 12 and tracks["frames"] == 13 and tracks["suggestion"] == [(2, 10)]
+    half = [dict(row) for row in rows] + [{"index": 3, "name": "x.h5", "problem": "", "recording": ""}]
+    for order in ORDERS:
+        assert len(chosen(half, "all", order, "")) == 4
+
+
+def test_sheets_hold_every_frame(tmp_path: Path) -> None:
+    episode = pushed(40)
+    write_episode(tmp_path / "0.h5", episode)
+    for number, row in ((0, 0), (0, 31), (1, 32), (1, 40)):
+        sheet = cv2.imdecode(np.frombuffer(pictures.sheet(tmp_path / "0.h5", number), np.uint8), cv2.IMREAD_COLOR_RGB)
+        assert sheet.shape == (4 * 32, 8 * 32, 3)
+        y, x = divmod(row % 32, 8)
+        frame = sheet[y * 32:(y + 1) * 32, x * 32:(x + 1) * 32].astype(int)
+        assert np.abs(frame - episode.observations["image"][row]).mean() < 5
+    strip = cv2.imdecode(np.frombuffer(pictures.thumbnail(tmp_path / "0.h5", 41), np.uint8), cv2.IMREAD_COLOR)
+    assert strip.shape == (32, 96, 3)
+
+
+def test_a_name_is_needed_and_episodes(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="who"):
+        Review(tmp_path, who=" ").run()
+    with pytest.raises(DatasetError, match="no episode files"):
+        Review(tmp_path).run()
