@@ -56,7 +56,7 @@ class _Taps(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         padded, weight = ctx.saved_tensors
         (batch, steps, outputs), taps = gradient.shape, len(weight)
         border = taps // 2
@@ -114,6 +114,18 @@ class ResidualBlock(nn.Module):
         return self.second(hidden) + self.shortcut(value)
 
 
+class Level(nn.Module):
+    """Two residual blocks: (B, T, inputs) -> (B, T, outputs)."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.first = ResidualBlock(inputs, outputs, embedding)
+        self.second = ResidualBlock(outputs, outputs, embedding)
+
+    def forward(self, value: Tensor, embedding: Tensor) -> Tensor:
+        return self.second(self.first(value, embedding), embedding)
+
+
 class Resample(nn.Module):
     """(B, T, C) -> (B, T / 2, C) or (B, 2 T, C) by torch's own strided convolutions: a small share of the work."""
 
@@ -144,14 +156,12 @@ class TemporalUnet(nn.Module):
         sizes = [dim * multiplier for multiplier in multipliers]
         embedding, deepest = 2 * dim, sizes[-1]
         inputs = [channels, *sizes[:-1]]
-        self.down = nn.ModuleList(nn.ModuleList([ResidualBlock(before, after, embedding),
-                                                 ResidualBlock(after, after, embedding)])
+        self.down = nn.ModuleList(Level(before, after, embedding)
                                   for before, after in zip(inputs, sizes, strict=True))
         self.shrink = nn.ModuleList(Resample(nn.Conv1d(size, size, 3, 2, 1)) for size in sizes[:-1])
-        self.middle = nn.ModuleList([ResidualBlock(deepest, deepest, embedding) for _ in range(2)])
+        self.middle = Level(deepest, deepest, embedding)
         upward = list(zip(sizes[:0:-1], sizes[-2::-1], strict=True))
-        self.up = nn.ModuleList(nn.ModuleList([ResidualBlock(2 * before, after, embedding),
-                                               ResidualBlock(after, after, embedding)]) for before, after in upward)
+        self.up = nn.ModuleList(Level(2 * before, after, embedding) for before, after in upward)
         self.grow = nn.ModuleList(Resample(nn.ConvTranspose1d(after, after, 4, 2, 1)) for _, after in upward)
         self.output = nn.Sequential(ConvBlock(sizes[0], sizes[0]), nn.Linear(sizes[0], channels))
 
@@ -161,15 +171,13 @@ class TemporalUnet(nn.Module):
         given = self.condition_embedding(conditions) * keep[:, None]
         embedding = torch.cat([self.step_embedding(step), given], -1)
         hidden, skipped = value, []
-        for level, (first, second) in enumerate(self.down):  # type: ignore[misc]
-            hidden = second(first(hidden, embedding), embedding)
+        for index, level in enumerate(self.down):
+            hidden = level(hidden, embedding)
             skipped.append(hidden)
-            if level < len(self.shrink):
-                hidden = self.shrink[level](hidden)
-        for block in self.middle:
-            hidden = block(hidden, embedding)
-        for (first, second), grow in zip(self.up, self.grow, strict=True):  # type: ignore[misc]
-            hidden = torch.cat([hidden, skipped.pop()], -1)
-            hidden = grow(second(first(hidden, embedding), embedding))
+            if index < len(self.shrink):
+                hidden = self.shrink[index](hidden)
+        hidden = self.middle(hidden, embedding)
+        for level, grow in zip(self.up, self.grow, strict=True):
+            hidden = grow(level(torch.cat([hidden, skipped.pop()], -1), embedding))
         return self.output(hidden)
 

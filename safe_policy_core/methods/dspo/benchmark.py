@@ -102,8 +102,10 @@ def fastest(works: dict[str, Callable[[], None]], repeats: int = REPEATS) -> dic
 def rows() -> list[dict[str, Any]]:
     """One row a figure: name, value, unit, peer, peer_value, ratio."""
     torch.manual_seed(0)
-    diffusion, networks = Diffusion(200), {"ours": TemporalUnet(CHANNELS, DIM, MULTIPLIERS, CONDITIONS)}
-    networks |= {"diffusers": other} if (other := peer()) is not None else {}
+    diffusion = Diffusion(200)
+    networks: dict[str, nn.Module] = {"ours": TemporalUnet(CHANNELS, DIM, MULTIPLIERS, CONDITIONS)}
+    if (other := peer()) is not None:
+        networks["diffusers"] = other
     sizes = {name: sum(parameter.numel() for parameter in network.parameters()) / 1e6
              for name, network in networks.items()}
     steps = fastest({name: training_step(network, diffusion) for name, network in networks.items()})

@@ -17,14 +17,12 @@ import h5py
 import numpy as np
 
 from safe_policy_core.checkpoint import RUN_FOLDER, read_manifest
-from safe_policy_core.data.sources import DataSource
 from safe_policy_core.data.split_safe import Split, read_split
 from safe_policy_core.errors import CheckpointError, DatasetError
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, Generated, desired_conditions
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.learner import DspoLearner
-from safe_policy_core.methods.dspo.stage import Stage
 from safe_policy_core.methods.dspo.trajectories import (
     CloningSource,
     DiffusionSource,
@@ -137,8 +135,8 @@ class DspoRun:
         stage.features.load_state_dict(self._first.features.state_dict())
         return stage
 
-    def _train(self, stage: Stage, source: DataSource, steps: int, batch: int, length: int, folder: Path
-               ) -> dict[str, Any]:
+    def _train(self, stage: Any, source: Any, steps: int, batch: int, length: int, folder: Path) -> dict[str, Any]:
+        """`train_offline` for a stage, which need not have a policy, and its own source of batches."""
         checkpoint = folder / RUN_FOLDER
         if checkpoint.exists() and not self.resume:
             raise CheckpointError(f"out: {checkpoint} exists; resume it with --resume, or name another folder")
