@@ -2,76 +2,116 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 from tqdm import tqdm
 
-from data_collection.conversion import convert_file
-from data_collection.recording import recover, unfinished
+from data_collection.conversion import dsrl_episodes, lerobot_export, mcap_export, npz
+from data_collection.conversion.bag import BagOptions
+from data_collection.conversion.sources import SUFFIXES, Sources
+from safe_policy_core.data.episode_file import Episode, write_episode
 from safe_policy_core.errors import DatasetError
 
-log = logging.getLogger(__name__)
+ONE_FILE_EACH = {"hdf5": ".h5", "mcap": ".mcap", "npz": ".npz"}
 
 
 @dataclass
 class Convert:
-    """Makes training files (HDF5) from recordings (MCAP). Unfinished recordings in a folder are recovered first."""
+    """Makes training files (HDF5) from recordings (MCAP), and converts between the formats of other programs.
+
+    Reads this project's recordings and episodes, bags of `ros2 bag` and realsense-ros (MCAP), LeRobot datasets v3.0,
+    DSRL files and .npz; tells them apart by their content. Unfinished recordings in a folder are recovered first.
+    """
 
     input: tyro.conf.Positional[tuple[Path, ...]]
-    """Recordings (*.mcap), or folders of them."""
+    """Files or folders: recordings, episodes, a bag's folder, a LeRobot dataset."""
+
+    to: Literal["hdf5", "mcap", "lerobot", "dsrl", "npz"] = "hdf5"
+    """hdf5: training files, of recordings only when a folder is given. lerobot, dsrl: one dataset of everything."""
 
     out: Path | None = None
-    """Folder for the training files; by default each is put beside its recording."""
+    """Folder for what is made (dsrl: the file); training files are by default put beside their recordings."""
 
     image_size: tuple[int, int] | None = None
-    """Height and width of the pictures [pixels]; by default what the policy saw when it was recorded."""
+    """Recordings: height and width of the pictures [pixels]; by default what the policy saw, 64 x 64 for other bags."""
 
     crop: tuple[int, int, int, int] | None = None
-    """Window of the raw picture: top, left, height, width [pixels]; by default the largest centred one."""
+    """Recordings: window of the raw picture: top, left, height, width [pixels]; by default the largest centred one."""
+
+    video: bool = False
+    """LeRobot: H.264 video, which is smaller and not lossless, in place of PNG pictures."""
+
+    bag: BagOptions = field(default_factory=BagOptions)
+    """Bags that other programs recorded."""
 
     def run(self) -> dict[str, Any]:
-        """Converts everything that can be converted; then raises `DatasetError` naming what could not be."""
+        """Converts everything that can be converted; then raises `DatasetError` naming what could not be.
+
+        The result's `not_kept` says what the target format cannot hold.
+        """
         if self.image_size is not None and min(self.image_size) < 1:
             raise DatasetError(f"image_size: expected a positive height and width, got {self.image_size}")
-        failures: dict[str, str] = {}
-        recordings = self._recordings(failures)
-        episodes, steps = [], 0
-        for recording in tqdm(recordings, desc="convert", unit="episode", disable=None):
-            target = (self.out or recording.parent) / f"{recording.stem}.h5"
-            try:
-                path, episode = convert_file(recording, target, self.image_size, self.crop)
-            except DatasetError as error:
-                failures[str(recording)] = str(error)
-                continue
-            episodes.append(str(path))
-            steps += len(episode)
-        if failures:
-            raise DatasetError(f"{len(failures)} of {len(episodes) + len(failures)} recordings not converted: "
-                               + "; ".join(failures.values()))
-        return {"episodes": episodes, "count": len(episodes), "steps": steps}
+        if self.to != "hdf5" and self.out is None:
+            raise DatasetError(f"out: expected a place for {self.to}, name it with --out")
+        sources = Sources(self.image_size, self.crop, self.bag)
+        # Beside their recordings there are training files already; a folder stands for its recordings then.
+        files = sources.find(self.input, (".mcap",) if self.out is None else SUFFIXES)
+        steps: list[int] = []
+        written = self._write(self._counted(sources.episodes(files), len(files), steps), sources.failures)
+        if sources.failures:
+            raise DatasetError(f"{len(sources.failures)} of {len(steps) + len(sources.failures)} recordings not "
+                               f"converted: {'; '.join(sources.failures.values())}")
+        return {"episodes": [str(path) for path in written], "count": len(steps), "steps": sum(steps),
+                "not_kept": self._not_kept()}
 
-    def _recordings(self, failures: dict[str, str]) -> list[Path]:
-        files: list[Path] = []
-        for source in self.input:
-            if not source.exists():
-                raise DatasetError(f"{source}: no such recording or folder")
-            if source.is_file():
-                files.append(source)
-                continue
-            for part in unfinished(source):
+    def _write(self, episodes: Iterator[tuple[Path, str, Episode]], failures: dict[str, str]) -> list[Path]:
+        if self.to in ONE_FILE_EACH:
+            written: list[Path] = []
+            for source, name, episode in episodes:
                 try:
-                    result = recover(part)
+                    written.append(self._write_one(source, name, episode, written))
                 except DatasetError as error:
-                    failures[str(part)] = str(error)
-                else:
-                    log.warning("%s: recovered %d messages, %d bytes lost", result.path, result.messages,
-                                result.lost_bytes)
-            found = sorted(source.glob("*.mcap"))
-            if not found and not failures:
-                raise DatasetError(f"{source}: no recordings (*.mcap) in this folder")
-            files += found
-        return files
+                    failures[f"{source} {name}"] = str(error)
+            return written
+        assert self.out is not None
+        named = ((name, episode) for _, name, episode in episodes)
+        try:
+            return [lerobot_export.write_lerobot(self.out, named, self.video) if self.to == "lerobot" else
+                    dsrl_episodes.write_dsrl_file(self.out, named)]
+        except DatasetError as error:
+            failures[str(self.out)] = str(error)
+            return []
+
+    def _write_one(self, source: Path, name: str, episode: Episode, written: list[Path]) -> Path:
+        folder = self.out or (source if source.is_dir() else source.parent)
+        target = folder / f"{name}{ONE_FILE_EACH[self.to]}"
+        # Names come out of files, too: one with a slash in it could lead anywhere.
+        if Path(name).name != name or not name.isprintable() or target in written:
+            raise DatasetError(f"{source}: episode name {name!r}: expected the name of a new file")
+        if target == source:
+            raise DatasetError(f"{source}: would be written over itself; name another folder with --out")
+        if self.to == "hdf5":
+            write_episode(target, episode)
+        else:
+            (mcap_export.write_mcap if self.to == "mcap" else npz.write_npz)(target, episode)
+        return target
+
+    def _not_kept(self) -> list[str]:
+        video = lerobot_export.NOT_KEPT_IN_VIDEO if self.video else ()
+        return list({"hdf5": (), "mcap": mcap_export.NOT_KEPT, "npz": npz.NOT_KEPT, "dsrl": dsrl_episodes.NOT_KEPT,
+                     "lerobot": (*lerobot_export.NOT_KEPT, *video)}[self.to])
+
+    @staticmethod
+    def _counted(episodes: Iterator[tuple[Path, str, Episode]], files: int, steps: list[int]
+                 ) -> Iterator[tuple[Path, str, Episode]]:
+        done: set[Path] = set()
+        with tqdm(total=files, desc="convert", unit="file", disable=None) as bar:
+            for path, name, episode in episodes:
+                bar.update(path not in done)
+                done.add(path)
+                steps.append(len(episode))
+                yield path, name, episode

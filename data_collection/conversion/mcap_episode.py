@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,23 @@ def convert_file(path: Path | str, output: Path | str | None = None, image_size:
 
 
 def _episode(recording: RecordingFile, image_size: tuple[int, int] | None, crop: Crop | None) -> Episode:
-    steps = _steps(recording)
+    return episode_from_steps([recording], _steps(recording), recording.episode, image_size, crop)
+
+
+def episode_from_steps(recordings: Sequence[RecordingFile], steps: list[Any], metadata: dict[str, Any],
+                       image_size: tuple[int, int] | None, crop: Crop | None) -> Episode:
+    """The episode that `steps` tell, with the pictures of equal stamps from `recordings`.
+
+    metadata: the recorder's, with specs. Raises `DatasetError` naming the file and the field.
+    """
+    path = recordings[0].path
     times = np.array([_ns(step.header.stamp) for step in steps] + [_ns(steps[-1].next_stamp)], np.int64)
     if (np.diff(times) <= 0).any():
-        raise DatasetError(f"{recording.path}: {STEP_TOPIC}: expected growing stamps, step "
+        raise DatasetError(f"{path}: {STEP_TOPIC}: expected growing stamps, step "
                            f"{int(np.argmax(np.diff(times) <= 0))} does not advance")
-    specs = _specs(recording, image_size)
+    specs = _specs(path, metadata, image_size)
     size = tuple(specs["observation"]["image"]["shape"][:2])
-    images, replaced = _images(recording, times, size, crop)
+    images, replaced = _images(recordings, times, size, crop)
 
     def column(field: str) -> np.ndarray:
         return np.array([getattr(step, field) for step in steps], np.float32)
@@ -68,10 +77,10 @@ def _episode(recording: RecordingFile, image_size: tuple[int, int] | None, crop:
     interrupted = not (terminated[-1] or truncated[-1])
     # A recording that was cut off ends without the task having ended: that is what truncated means.
     truncated[-1] |= interrupted
-    summary = recording.summary
-    metadata = {**recording.episode, "specs": specs, "dropped": summary.get("dropped", {}),
+    summary = recordings[0].summary
+    metadata = {**metadata, "specs": specs, "dropped": summary.get("dropped", {}),
                 "replaced_images": replaced, "interrupted": interrupted,
-                "recovered": bool(summary.get("recovered", False)), "source": recording.path.name,
+                "recovered": bool(summary.get("recovered", False)), "source": path.name,
                 "crop": list(crop) if crop else None}
     pose = np.concatenate([column("pose"), np.array([steps[-1].next_pose], np.float32)])
     return Episode(observations={"image": images, "pose": pose}, executed_action=column("executed_action"),
@@ -94,50 +103,53 @@ def _steps(recording: RecordingFile) -> list[Any]:
     return steps
 
 
-def _specs(recording: RecordingFile, image_size: tuple[int, int] | None) -> dict[str, Any]:
+def _specs(path: Path, metadata: dict[str, Any], image_size: tuple[int, int] | None) -> dict[str, Any]:
     """Specs as JSON, with the pictures' shape replaced by `image_size`."""
-    specs = recording.episode.get("specs")
+    specs = metadata.get("specs") or {}
     try:
         observation = specs["observation"]
         image = observation["image"]
         names = set(observation)
         shape = list(image["shape"])
     except (TypeError, KeyError) as error:
-        raise DatasetError(f"{recording.path}: metadata specs: missing or without an image ({error!r})") from error
+        raise DatasetError(f"{path}: metadata specs: missing or without an image ({error!r})") from error
     if names != {"image", "pose"} or len(shape) != 3:
-        raise DatasetError(f"{recording.path}: metadata specs: expected observations image and pose, got "
+        raise DatasetError(f"{path}: metadata specs: expected observations image and pose, got "
                            f"{sorted(names)} with an image of shape {shape}")
     if image_size is not None:
         shape[:2] = image_size
     return {**specs, "observation": {**observation, "image": {**image, "shape": shape}}}
 
 
-def _images(recording: RecordingFile, times: np.ndarray, size: tuple[int, int],
+def _images(recordings: Sequence[RecordingFile], times: np.ndarray, size: tuple[int, int],
             crop: Crop | None) -> tuple[np.ndarray, int]:
     """(T + 1, *size, 3) uint8 for the stamps `times` [ns], and how many had to be replaced by a neighbour."""
     wanted = times.tolist()
     exact = set(wanted)
-    found = _pictures(recording, lambda stamp: stamp in exact, size, crop)
+    found = _pictures(recordings, lambda stamp: stamp in exact, size, crop)
     missing = [time for time in wanted if time not in found]
     if missing:
         limit = int(MAX_IMAGE_SHIFT * 1e9)
-        spare = _pictures(recording, lambda stamp: min(abs(stamp - time) for time in missing) <= limit, size, crop)
+        # Nothing is skipped this time: if a picture is missing because its chunk is damaged, that must come out.
+        spare = _pictures(recordings, lambda stamp: min(abs(stamp - time) for time in missing) <= limit, size, crop,
+                          skip=False)
         for time in missing:
             nearest = min(spare, key=lambda stamp: abs(stamp - time), default=None)
             if nearest is None or abs(nearest - time) > limit:
-                raise DatasetError(f"{recording.path}: {IMAGE_TOPIC}: no picture within {MAX_IMAGE_SHIFT} s of "
+                raise DatasetError(f"{recordings[0].path}: {IMAGE_TOPIC}: no picture within {MAX_IMAGE_SHIFT} s of "
                                    f"observation {wanted.index(time)} (stamp {time} ns)")
             log.warning("%s: observation %d: its picture is missing, the one %+.0f ms beside it is used",
-                        recording.path.name, wanted.index(time), (nearest - time) / 1e6)
+                        recordings[0].path.name, wanted.index(time), (nearest - time) / 1e6)
             found[time] = spare[nearest]
     return np.stack([found[time] for time in wanted]), len(missing)
 
 
-def _pictures(recording: RecordingFile, keep: Callable[[int], bool], size: tuple[int, int],
-              crop: Crop | None) -> dict[int, np.ndarray]:
-    """The pictures whose stamp [ns] passes `keep`, by stamp."""
+def _pictures(recordings: Sequence[RecordingFile], keep: Callable[[int], bool], size: tuple[int, int],
+              crop: Crop | None, skip: bool = True) -> dict[int, np.ndarray]:
+    """The pictures whose stamp [ns] passes `keep`, by stamp. skip: others are not read where that can be avoided."""
     return {stamp: fit_image(rgb_from_bytes(m.data, m.height, m.width, m.step, m.encoding), size, crop)
-            for m in recording.messages(IMAGE_TOPIC) if keep(stamp := _ns(m.header.stamp))}
+            for recording in recordings if len(recordings) == 1 or IMAGE_TOPIC in recording.topics
+            for m in recording.messages(IMAGE_TOPIC, keep if skip else None) if keep(stamp := _ns(m.header.stamp))}
 
 
 def _ns(stamp: Any) -> int:
