@@ -19,7 +19,7 @@ FAULT_ARGS ?=
 EXP ?= offline_safe_rl
 EXP_ARGS ?=
 
-.PHONY: help setup demo test takeover bench faults experiments lint lock clean
+.PHONY: help setup demo test takeover guide bench faults experiments lint lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ test: setup  ## every test but those of `make takeover`
 
 takeover: setup  ## a person takes the arm from a policy, processes are lost in an episode; minutes of a quiet machine
 	@$(PY) -m robot_bringup.run $(VENV)/bin/pytest -m takeover $(PYTEST_ARGS)
+
+guide: setup  ## robot_bringup/GUIDE.md, command by command, on the simulated arm
+	@$(PY) -m robot_bringup.guide
 
 bench: setup  ## speed figures into results/bench.json
 	@$(PY) -m robot_bringup.run $(PY) -m robot_bringup.bench
