@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 Past = list[tuple[Tensor, Tensor]]
-"""Keys and values of earlier tokens, for each block (B, heads, tokens, units / heads)."""
+"""Keys and values of earlier tokens, for each block (B * heads, tokens, units / heads)."""
 _EVERY = slice(None)
 
 
@@ -52,28 +52,34 @@ class CausalBlock(nn.Module):
                 rows: slice = _EVERY) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """(B, T, units) -> outputs of the tokens `rows`, and the keys and values of all T.
 
-        past: keys and values that every token may attend to as well. mask: (tokens, past + tokens)
-        bool, True where a token may attend; None: each to itself and to those before it.
+        past: keys and values that every token may attend to as well. mask: (past + T, past + T), 0 where
+        a token may attend and -inf where not; None: each to itself and to those before it.
         """
-        normed, units = self.attention_norm(tokens), tokens.shape[-1]
+        normed, (batch, length, units) = self.attention_norm(tokens), tokens.shape
         if rows == _EVERY:
-            query, key, value = self.project(normed).chunk(3, -1)
+            query, key, value = self._heads(self.project(normed), 3)
         else:
-            query = functional.linear(normed[:, rows], self.project.weight[:units], self.project.bias[:units])
-            key, value = functional.linear(normed, self.project.weight[units:], self.project.bias[units:]).chunk(2, -1)
+            weight, bias = self.project.weight, self.project.bias
+            (query,) = self._heads(functional.linear(normed[:, rows], weight[:units], bias[:units]), 1)
+            key, value = self._heads(functional.linear(normed, weight[units:], bias[units:]), 2)
             tokens = tokens[:, rows]
-        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (query, key, value))
         own = (key, value)
         if past is not None:
-            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
-        plain = mask is None and past is None and rows == _EVERY
-        if not plain:
-            mask = causal_mask(key.shape[2], tokens.device) if mask is None else mask
-            mask = mask[-own[0].shape[2]:][rows]
-        mixed = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=plain)
+            key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
+        mask = causal_mask(key.shape[1], tokens.device) if mask is None else mask
+        # Batched products and a softmax: on a CPU a quarter faster than the fused kernel for heads this small.
+        scores = torch.baddbmm(mask[-length:][rows], query, key.mT, alpha=query.shape[-1]**-0.5)
+        mixed = torch.bmm(scores.softmax(-1), value).view(batch, self.heads, *query.shape[1:])
         tokens = tokens + self.dropout(self.merge(mixed.transpose(1, 2).flatten(2)))
         wide = functional.relu(self.widen(self.feed_norm(tokens)))
         return tokens + self.dropout(self.narrow(wide)), own
+
+    def _heads(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts * units) -> `parts` of (B * heads, T, units / heads)."""
+        batch, length, width = joined.shape
+        size = width // (parts * self.heads)
+        apart = joined.view(batch, length, parts, self.heads, size).permute(2, 0, 3, 1, 4)
+        return apart.reshape(parts, batch * self.heads, length, size).unbind(0)
 
 
 class CausalTransformer(nn.Module):
@@ -104,20 +110,24 @@ class CausalTransformer(nn.Module):
         return past
 
 
+@lru_cache(maxsize=64)
 def causal_mask(tokens: int, device: torch.device) -> Tensor:
-    """(tokens, tokens) bool: True where row i may attend to column j <= i."""
-    return torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
+    """(tokens, tokens): 0 where row i may attend to column j <= i, and -inf elsewhere."""
+    with torch.inference_mode(False):  # kept from acting, it must serve training too
+        return torch.full((tokens, tokens), -torch.inf, device=device).triu(1)
 
 
 @lru_cache(maxsize=64)
 def continuation_mask(past: int, continuations: int, length: int, device: torch.device) -> Tensor:
     """Mask for `continuations` of `length` tokens side by side in one sequence.
 
-    (past + all, past + all) bool; each continuation sees the past and itself, not the others.
+    (past + all, past + all), 0 and -inf; each continuation sees the past and itself, not the others.
     """
-    own = torch.block_diag(*[causal_mask(length, device)] * continuations)
-    new = torch.cat([own.new_ones(len(own), past), own], 1)
-    return torch.cat([new.new_zeros(past, new.shape[1]), new])
+    with torch.inference_mode(False):
+        mask = causal_mask(past + continuations * length, device).clone()
+        number = torch.arange(continuations, device=device).repeat_interleave(length)
+        mask[past:, past:].masked_fill_(number.unsqueeze(1) != number, -torch.inf)
+    return mask
 
 
 def _initialise(module: nn.Module) -> None:

@@ -11,9 +11,12 @@ class BcConfig:
     """BC-Safe by default; `selection="all"` makes it BC-All."""
 
     selection: Literal["safe", "all"] = "safe"
-    """Which episodes to imitate: those without cost, or every one."""
+    """Which episodes to imitate: the safe ones, or every one."""
+    cost_limit: float = 0.0
+    """Largest sum of costs of an episode that counts as safe."""
     only_successful: bool = True
-    """Of those, only the ones that reached the goal. An episode that never reaches teaches not to."""
+    """Of those, only the ones that reached the goal. An episode that never reaches teaches not to. DSRL files know no
+    goals, and their episodes are all taken to have reached it."""
     loss: Literal["squared", "likelihood"] = "squared"
     """Squared error of the mean, or the likelihood of a Gaussian whose deviation is learned too."""
 

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from safe_policy_core.checkpoint import load_checkpoint, load_into, save_checkpoint
+from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.episodes import EpisodeSummary
+from safe_policy_core.data.transitions import TransitionStore
 from safe_policy_core.errors import CheckpointError, DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.bc.config import BcConfig
@@ -43,12 +45,25 @@ class BcLearner:
 
     def select_episode(self, summary: EpisodeSummary) -> bool:
         """Whether an episode is imitated."""
-        safe = summary.total_cost == 0 or self.config.selection == "all"
+        safe = summary.total_cost <= self.config.cost_limit or self.config.selection == "all"
         return safe and (summary.success or not self.config.only_successful)
 
+    def data_source(self, dataset: DsrlDataset) -> TransitionStore:
+        """Single steps of the episodes that are imitated. Raises `DatasetError` when there are none."""
+        if self.config.selection == "all":
+            return TransitionStore(dataset)
+        return TransitionStore(dataset, dataset.cost_returns <= self.config.cost_limit)
+
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """One gradient step on the rows that have a next action. Raises `DatasetError` for a missing field."""
+        """One gradient step on the rows that have a next action, or on steps of a DSRL dataset, which all have one.
+
+        Raises `DatasetError` for a missing field.
+        """
         self.step += 1
+        if "first_observation" in batch and len(self.specs.observation) == 1:
+            (name,) = self.specs.observation
+            batch = {name: batch["observation"], "next_action": batch["action"],
+                     "has_next_action": np.ones(len(batch["action"]), bool)}
         if missing := sorted({*self.specs.observation, "next_action", "has_next_action"} - batch.keys()):
             raise DatasetError(f"batch: {missing[0]}: missing")
         mask = np.asarray(batch["has_next_action"], bool)

@@ -41,14 +41,14 @@ class QptPolicy(SequencePolicy):
         value, cost = self._model.values(state, actions, slow=True)
         index, feasible = choose(value, cost, self._budget())
         self.infeasible_steps += not feasible
-        return ActionDecision(actions[index].cpu().numpy(), float(value[index] / self._model.return_unit),
-                              float(cost[index] / self._model.cost_unit),
-                              chosen_policy=WITHIN if feasible else LOWEST)
+        return_unit, cost_unit = self._units
+        return ActionDecision(actions[index].cpu().numpy(), float(value[index]) / return_unit,
+                              float(cost[index]) / cost_unit, chosen_policy=WITHIN if feasible else LOWEST)
 
     def _budget(self) -> float:
         """The cost still allowed as a discounted, scaled value (eq. 14's c^, which is undiscounted)."""
-        config, left = self._model.config, float(self._model.horizon) - (self._steps - 1)
-        return discounted_budget(self._remaining[1], left, config.discount) * float(self._model.cost_unit)
+        left = self._horizon - (self._steps - 1)
+        return discounted_budget(self._remaining[1] * self._units[1], left, self._model.config.discount)
 
     def _candidate_features(self, history: Windows) -> Tensor:
         """Features of the newest state under each candidate's return-to-go, (candidates, units)."""

@@ -38,6 +38,7 @@ class SequenceLearner(OfflineLearner):
 
     def __init__(self, specs: Specs, config: Any = None, seed: int = 0, device: torch.device | str = "cpu") -> None:
         super().__init__(specs, config, seed, device)
+        self.model.eval()  # dropout is for updates: a policy that shares the weights must not see it
         self.optimisers["policy"] = Optimiser(self.model.actor, self.config.learning_rate, self.config.gradient_clip,
                                               weight_decay=self.config.weight_decay)
 

@@ -203,10 +203,13 @@ class SequenceModel(nn.Module):
     def cost_unit(self) -> Tensor:
         return TOKEN_RANGE / self.largest_cost
 
+    def states(self, observations: Tensor) -> Tensor:
+        """Observations as the networks take them."""
+        return self.standardiser(observations).clamp(-LARGEST_STATE, LARGEST_STATE)
+
     def scaled(self, windows: Windows) -> Windows:
         """Windows in the data's units -> as the networks take them."""
-        states = self.standardiser(windows.observations).clamp(-LARGEST_STATE, LARGEST_STATE)
-        return windows._replace(observations=states, rewards=windows.rewards * self.return_unit,
-                                costs=windows.costs * self.cost_unit,
+        return windows._replace(observations=self.states(windows.observations),
+                                rewards=windows.rewards * self.return_unit, costs=windows.costs * self.cost_unit,
                                 returns_to_go=windows.returns_to_go * self.return_unit,
                                 costs_to_go=windows.costs_to_go * self.cost_unit)

@@ -27,13 +27,7 @@ class SequencePolicy(Policy):
         self.specs, self._model, self._device = specs, model, torch.device(device)
         (self._name,) = specs.observation
         self._generator = torch.Generator(self._device)
-        config = model.config
-        self._next_target = (config.target_return, config.target_cost)
-        self._length = config.length
-        # Rows of the history, the newest last; `_steps` says how many there are in this episode.
-        self._observations = torch.zeros(config.length, model.inputs, device=self._device)
-        self._actions = torch.zeros(config.length, model.action_dim, device=self._device)
-        self._to_go = torch.zeros(2, config.length, device=self._device)
+        self._next_target = (model.config.target_return, model.config.target_cost)
         self.reset(0)
 
     @property
@@ -68,10 +62,17 @@ class SequencePolicy(Policy):
         wanted, cost = self._next_target
         self._target = (self._model.best_return(cost) if wanted is None else wanted, cost)
         self._remaining, self._steps = np.array(self._target), 0
-        self._actions.zero_()
+        # The scales as plain arrays: a control step has no time for dozens of small tensor operations.
+        model = self._model
+        self._units = np.array([float(model.return_unit), float(model.cost_unit)])
+        self._horizon = float(model.horizon)
+        # What the episode was so far, as the network takes it.
+        self._observations: list[np.ndarray] = []
+        self._actions: list[np.ndarray] = []
+        self._to_go: list[np.ndarray] = []
 
     def observe_executed(self, action: np.ndarray) -> None:
-        self._actions[-1] = torch.as_tensor(action, device=self._device)
+        self._actions[-1] = np.array(action, np.float32)
 
     def observe_outcome(self, reward: float, cost: float) -> None:
         self._remaining -= (reward, cost)
@@ -80,30 +81,28 @@ class SequencePolicy(Policy):
 
     @torch.inference_mode()
     def act(self, observation: Observation, deterministic: bool = False) -> ActionDecision:
-        vector = self.specs.validate_observation(observation)[self._name]
-        self._push(vector)
-        decision = self._decide(self._history(), deterministic)
-        self._actions[-1] = torch.as_tensor(decision.action, device=self._device)
-        return decision
-
-    def _push(self, vector: np.ndarray) -> None:
-        """Moves the history by one step and enters the new one, its action still unknown."""
-        for rows in (self._observations, self._actions):
-            rows[:-1] = rows[1:].clone()
-        self._to_go[:, :-1] = self._to_go[:, 1:].clone()
-        self._observations[-1] = torch.as_tensor(vector, device=self._device)
-        self._actions[-1] = 0
-        self._to_go[:, -1] = torch.as_tensor(self._remaining, device=self._device)
+        self._observations.append(self.specs.validate_observation(observation)[self._name])
+        self._actions.append(np.zeros(self._model.action_dim, np.float32))  # unknown yet, and seen by no token
+        self._to_go.append(self._remaining * self._units)
+        for rows in (self._observations, self._actions, self._to_go):
+            del rows[:-self._model.config.length]
         self._steps += 1
+        decision = self._decide(self._history(), deterministic)
+        self._actions[-1] = decision.action
+        return decision
 
     def _history(self) -> Windows:
         """One window of what there is of the episode: shorter at its start, never padded."""
-        known = min(self._steps, self._length)
-        return_to_go, cost_to_go = self._to_go[:, -known:].unsqueeze(1)
-        steps = torch.arange(self._steps - known, self._steps, device=self._device).unsqueeze(0)
-        nothing = torch.zeros_like(return_to_go)
-        return self._model.scaled(Windows(self._observations[None, -known:], self._actions[None, -known:], nothing,
-                                          nothing, return_to_go, cost_to_go, steps, steps >= 0, steps[:, 0] < 0))
+        return_to_go, cost_to_go = self._tensor(np.array(self._to_go, np.float32).T).unsqueeze(1)
+        steps = torch.arange(self._steps - len(self._to_go), self._steps, device=self._device).unsqueeze(0)
+        states = self._model.states(self._tensor(np.stack(self._observations))).unsqueeze(0)
+        actions = self._tensor(np.stack(self._actions)).unsqueeze(0)
+        # Rewards and costs are only looked at in training.
+        return Windows(states, actions, return_to_go, cost_to_go, return_to_go, cost_to_go, steps, steps >= 0,
+                       steps[:, 0] < 0)
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self._device)
 
     def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
         features = self._model.actor.last_features(history)

@@ -1,0 +1,335 @@
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint
+from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
+from safe_policy_core.evaluation import evaluate
+from safe_policy_core.interfaces import Spec, Specs
+from safe_policy_core.methods.qpt.config import QptConfig
+from safe_policy_core.methods.qpt.equations import choose, discounted_budget, n_step_targets
+from safe_policy_core.methods.qpt.learner import QptLearner
+from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
+from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
+from safe_policy_core.methods.sequence.learner import SequenceLearner
+from safe_policy_core.methods.sequence.model import Windows, align
+from safe_policy_core.training.offline import train_offline
+from tests.core.corridor import SPECS, STEPS, Corridor, corridor_dataset
+
+SMALL: dict[str, Any] = {"units": 16, "heads": 2, "layers": 2, "length": 4, "episode_length": STEPS, "chunk": 8}
+CONFIGS = {"dt": DtConfig(**SMALL), "cdt": CdtConfig(**SMALL),
+           "qpt": QptConfig(**SMALL, critic_units=16, candidates=6, return_noise=0.3)}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def learner_of(method: str, **changes: Any) -> Any:
+    learner = make_learner(method, SPECS, dataclasses.replace(CONFIGS[method], **changes))
+    learner.source = learner.data_source(corridor_dataset(12))  # type: ignore[attr-defined]
+    return learner
+
+
+def windows_of(learner: Any, count: int = 16, seed: int = 0) -> Windows:
+    batch = learner.source.sample(count, 1, np.random.default_rng(seed))
+    return learner.model.scaled(align({name: torch.as_tensor(value) for name, value in batch.items()}))
+
+
+def test_n_step_targets_are_explicit_sums() -> None:
+    """Eq. 6 and 7: sum over j from m to t - 1 of gamma^(j - m) r_j, and gamma^(t - m) times the bootstrap."""
+    rng, discount, length = np.random.default_rng(0), 0.9, 5
+    received, bootstrap = rng.normal(size=(2, 6, length)), rng.normal(size=(2, 6))
+    last, terminal = np.array([4, 4, 2, 2, 0, 0]), np.array([False, True] * 3)
+    tensors = [torch.as_tensor(value) for value in (received, bootstrap, last, terminal)]
+    targets, counts = n_step_targets(*tensors, discount)
+    for signal, row, m in itertools.product(range(2), range(6), range(length)):
+        t = last[row]
+        assert counts[row, m] == (m <= t if terminal[row] else m < t)
+        if counts[row, m]:
+            end = t if terminal[row] else t - 1
+            expected = sum(discount**(j - m) * received[signal, row, j] for j in range(m, end + 1))
+            expected += 0 if terminal[row] else discount**(t - m) * bootstrap[signal, row]
+            assert targets[signal, row, m].item() == pytest.approx(expected)
+
+
+def test_candidates_are_chosen_by_value_within_the_budget() -> None:
+    value, cost = torch.tensor([3.0, 2.0, 1.0, 9.0]), torch.tensor([0.6, 0.4, 0.1, 0.9])
+    assert choose(value, cost, 1.0) == (3, True)
+    assert choose(value, cost, 0.6) == (0, True)
+    assert choose(value, cost, 0.5) == (1, True)
+    assert choose(value, cost, 0.05) == (2, False)  # none: the lowest cost value, and it is told
+
+
+def test_budget_is_the_discounted_value_of_an_even_spread() -> None:
+    steps = 0.5 * 0.9**np.arange(20)  # 10 of cost over 20 steps
+    assert discounted_budget(10, 20, 0.9) == pytest.approx(steps.sum())
+    assert discounted_budget(3, 1, 0.9) == 3 and discounted_budget(3, 0, 0.9) == 3
+    assert discounted_budget(7, 5, 1.0) == 7 and discounted_budget(0, 5, 0.9) == 0
+
+
+def test_left_padding_changes_nothing() -> None:
+    """A window that is padded gives the outputs of the same steps without padding."""
+    learner = learner_of("cdt")
+    data, store = learner.source.dataset, learner.source
+    long = windows_of(learner, 1)._fields
+    first, last = data.starts[:1], data.starts[:1] + 1
+    batch = store.windows(first, last, np.zeros((2, 1), np.float32))
+    assert batch["mask"].tolist() == [[False, False, True, True]]
+    # What stands in the padding must not matter either.
+    noisy = {name: np.where(batch["mask"].reshape(1, 4, *[1] * (value.ndim - 2)), value, 3).astype(value.dtype)
+             if value.ndim > 1 and name != "mask" else value for name, value in batch.items()}
+    model = learner.model
+    found = [model.actor.features(model.scaled(align({name: torch.as_tensor(values[name]) for name in long})))
+             for values in (batch, noisy)]
+    short = Windows(*(torch.as_tensor(batch[name][:, 2:] if name != "terminal" else batch[name]) for name in long))
+    alone = learner.model.actor.features(learner.model.scaled(short))
+    for features in found:
+        assert torch.allclose(features[:, :2], alone, atol=1e-5)
+
+
+def test_no_action_sees_itself_or_the_future() -> None:
+    learner = learner_of("qpt")
+    windows = windows_of(learner)
+    changed = windows._replace(actions=torch.cat([windows.actions[:, :2], -windows.actions[:, 2:]], 1))
+    before, after = (learner.model.actor.features(value) for value in (windows, changed))
+    assert torch.allclose(before[:, :3], after[:, :3], atol=1e-6)
+    assert not torch.allclose(before[:, 3], after[:, 3], atol=1e-6)
+
+
+def test_the_last_feature_and_the_shared_history_equal_the_full_pass() -> None:
+    learner = learner_of("qpt")
+    windows = windows_of(learner, 64)
+    whole = Windows(*(value[windows.mask.all(1)] for value in windows))
+    actor, one = learner.model.actor, whole.part(0, 1)
+    assert torch.allclose(actor.last_features(whole), actor.features(whole)[:, -1], atol=1e-5)
+    offsets = torch.randn(5)
+    returns = one.returns_to_go.repeat(5, 1)
+    returns[:, -1] += offsets
+    many = Windows(*(value.expand(5, *value.shape[1:]) for value in one))._replace(returns_to_go=returns)
+    assert torch.allclose(actor.continued_features(one, offsets), actor.last_features(many), atol=1e-5)
+    first = Windows(*(value[:, :1] if value.dim() > 1 else value for value in one))
+    alone = Windows(*(value.expand(5, *value.shape[1:]) for value in first))
+    alone = alone._replace(returns_to_go=alone.returns_to_go + offsets.unsqueeze(1))
+    assert torch.allclose(actor.continued_features(first, offsets), actor.last_features(alone), atol=1e-5)
+
+
+@pytest.mark.parametrize("stochastic", [True, False])
+def test_policy_loss_by_hand(stochastic: bool) -> None:
+    """Eq. 8: imitation - alpha_1 Q^r + alpha_2 Q^c of the policy's own actions."""
+    learner = learner_of("qpt", stochastic=stochastic, cost_weight=0.0)
+    windows, model = windows_of(learner), learner.model
+    learner.weights = (torch.tensor(0.7), torch.tensor(1.3))
+    features = model.actor.features(windows)[windows.mask]
+    torch.manual_seed(1)
+    loss, _ = learner.policy_loss(windows, features)
+    torch.manual_seed(1)
+    action = windows.actions[windows.mask]
+    noise = [torch.randn_like(action) for _ in range(2 if stochastic else 1)]
+    if stochastic:
+        found = model.actor.distribution(features)
+        normal = torch.distributions.Normal(found.mean, found.log_deviation.exp())
+        law = torch.distributions.TransformedDistribution(normal, torch.distributions.TanhTransform())
+        draw = (found.mean + found.log_deviation.exp() * noise[0]).tanh()
+        imitation = -law.log_prob(action.clamp(-0.999, 0.999)).sum() + 0.1 * law.log_prob(draw).sum()
+        own = (found.mean + found.log_deviation.exp() * noise[1]).tanh()
+    else:
+        own = model.actor.act(features)
+        imitation = (own - action).square().sum()
+    reward, cost = model.critics(windows.observations[windows.mask], own)
+    expected = imitation - 0.7 * torch.minimum(*reward).sum() + 1.3 * torch.maximum(*cost).sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_normalisers_are_the_mean_sizes_and_have_no_gradient() -> None:
+    """Eq. 9 and 10, over the steps that have a target."""
+    learner = learner_of("qpt", reward_weight=2.0, safety_weight=0.5)
+    with torch.no_grad():
+        learner.model.critics.network.biases[-1].fill_(0.5)  # no mean below the smallest
+    windows = windows_of(learner)
+    _, counts = learner.critic_targets(windows)
+    values = learner.model.critics(windows.observations[counts], windows.actions[counts]).detach().abs().mean((1, 2))
+    learner.learn(windows)
+    assert [weight.item() for weight in learner.weights] == pytest.approx(
+        [2.0 / values[0].item(), 0.5 / values[1].item()], rel=1e-4)
+    assert not any(weight.requires_grad for weight in learner.weights)
+
+
+@pytest.mark.parametrize("pessimism", ["max", "min"])
+def test_cost_values_take_the_pessimism_that_is_asked_for(pessimism: str) -> None:
+    model = learner_of("qpt", cost_pessimism=pessimism).model
+    states, actions = torch.randn(5, 2), torch.randn(5, 1)
+    reward, cost = model.critics(states, actions)
+    value, cost_value = model.values(states, actions)
+    assert torch.equal(value, torch.minimum(*reward))
+    assert torch.equal(cost_value, (torch.maximum if pessimism == "max" else torch.minimum)(*cost))
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_parts_of_a_batch_add_up_to_the_batch(method: str) -> None:
+    """The same gradients, whatever the size of the parts (without noise: deterministic, no dropout)."""
+    steps = []
+    for chunk in (3, 100):
+        learner = learner_of(method, chunk=chunk, stochastic=False, dropout=0.0)
+        learner.learn(windows_of(learner))
+        steps.append({name: value.clone() for name, value in learner.model.state_dict().items()})
+    for name, value in steps[0].items():
+        assert torch.allclose(value, steps[1][name], atol=2e-5), name
+
+
+def test_fractional_costs_are_not_truncated() -> None:
+    """The cost head's optimum is the mean share of the largest cost, not of a 0 and a 1."""
+    learner = learner_of("cdt", learning_rate=0.02, warm_up=1, cost_weight=10.0, gradient_clip=10.0, chunk=32)
+    windows = windows_of(learner, 32)
+    windows = windows._replace(costs=torch.full_like(windows.costs, 0.25) * learner.model.cost_unit)
+    for _ in range(30):
+        learner.step += 1
+        learner.learn(windows)
+    features = learner.model.actor.features(windows)[windows.mask]
+    joined = torch.cat([features, windows.actions[windows.mask]], -1)
+    predicted = torch.sigmoid(learner.model.actor.cost_head(joined))
+    assert predicted.mean().item() == pytest.approx(0.25 / float(learner.model.largest_step_cost), abs=0.03)
+
+
+def test_temperature_rises_towards_the_target_entropy() -> None:
+    for target, sign in ((5.0, 1), (-5.0, -1)):
+        learner = learner_of("cdt", target_entropy=target, learning_rate=0.01)
+        learner.learn(windows_of(learner))
+        assert np.sign(learner.model.temperature().item() - 0.1) == sign
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_resume_continues_exactly_and_the_checkpoint_has_the_temperature(method: str, tmp_path: Path) -> None:
+    data = corridor_dataset(10)
+    arguments = {"batch": 16, "length": 1, "progress": False}
+    whole = make_learner(method, SPECS, CONFIGS[method])
+    train_offline(whole, data, 4, **arguments)
+    part = make_learner(method, SPECS, CONFIGS[method])
+    train_offline(part, data, 2, checkpoint_dir=tmp_path / "run", **arguments)
+    resumed = make_learner(method, SPECS, CONFIGS[method])
+    train_offline(resumed, data, 4, checkpoint_dir=tmp_path / "run", resume=True, **arguments)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    tensors, _ = load_checkpoint(tmp_path / "run")
+    assert torch.equal(tensors["model.temperature.logarithm"], resumed.model.temperature.logarithm.detach())
+    if method != "dt":
+        assert resumed.model.temperature().item() != pytest.approx(0.1, abs=1e-6)
+    acted = [policy.act({"vector": np.zeros(2, np.float32)}, True).action
+             for policy in (load_policy(tmp_path / "run"), load_learner(tmp_path / "run").policy())]
+    np.testing.assert_array_equal(acted[0], acted[1])
+    annotate_checkpoint(tmp_path / "run", config={"length": 3})
+    with pytest.raises(CheckpointError, match="config"):
+        load_policy(tmp_path / "run")
+
+
+def test_targets_change_per_episode_and_count_down() -> None:
+    policy = learner_of("qpt").policy()
+    policy.set_target_cost(5.0)
+    assert policy.target_cost == 10.0  # the running episode keeps its own
+    policy.reset(0)
+    assert policy.target_cost == 5.0
+    data = corridor_dataset(12)
+    assert policy.target_return == pytest.approx(data.returns[data.cost_returns <= 5].max(), abs=1e-4)
+    policy.set_target_cost(4.0, target_return=3.0)
+    policy.reset(0)
+    for _ in range(3):
+        policy.act({"vector": np.zeros(2, np.float32)})
+        policy.observe_outcome(0.5, 1.75)
+    to_go = np.array(policy._to_go) / policy._units
+    assert to_go.tolist() == pytest.approx(np.array([[3, 4], [2.5, 2.25], [2, 0.5]]), abs=1e-5)
+    policy.act({"vector": np.zeros(2, np.float32)})
+    assert policy._to_go[-1][1] == 0  # more was spent than allowed
+
+
+def test_wrong_targets_are_refused_and_strange_ones_logged(caplog: pytest.LogCaptureFixture) -> None:
+    policy = learner_of("cdt").policy()
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigurationError, match="target_cost"):
+            policy.set_target_cost(wrong)
+    with pytest.raises(ConfigurationError, match="target_return"):
+        policy.set_target_cost(1.0, float("nan"))
+    policy.set_target_cost(0.0)
+    assert not caplog.records
+    policy.set_target_cost(500.0)
+    assert "outside of the data's costs" in caplog.text
+    policy.reset(0)
+    assert policy.target_return == pytest.approx(corridor_dataset(12).returns.max(), abs=1e-4)
+
+
+def test_infeasible_steps_are_counted_and_reported() -> None:
+    learner = learner_of("qpt")
+    with torch.no_grad():
+        learner.model.critics.target.biases[-1].fill_(3.0)  # everything costs more than any budget
+    policy = learner.policy()
+    policy.set_target_cost(1.0)
+    policy.reset(0)
+    decisions = [policy.act({"vector": np.zeros(2, np.float32)}) for _ in range(4)]
+    assert policy.infeasible_steps == 4 and {decision.chosen_policy for decision in decisions} == {"lowest_cost"}
+    assert all(decision.cost_value > 1 for decision in decisions)
+    policy.reset(0)
+    assert policy.infeasible_steps == 0
+
+
+@pytest.mark.parametrize("changes", [{}, {"shared_history": True}, {"candidates": 1}])
+def test_acting_is_reproducible_and_within_bounds(changes: dict[str, Any]) -> None:
+    policy = learner_of("qpt", **changes).policy()
+    runs = []
+    for seed in (3, 3, 4):
+        policy.reset(seed)
+        actions = []
+        for step in range(6):
+            actions.append(policy.act({"vector": np.full(2, 0.1 * step, np.float32)}).action)
+            policy.observe_executed(np.array([0.1], np.float32))
+        runs.append(np.array(actions))
+    assert np.array_equal(runs[0], runs[1]) and not np.array_equal(runs[0], runs[2])
+    assert np.abs(runs[0]).max() <= 1 and runs[0].dtype == np.float32
+    with pytest.raises(SpecError, match="vector"):
+        policy.act({"vector": np.zeros(3, np.float32)})
+
+
+def test_what_ran_is_what_is_remembered() -> None:
+    policy = learner_of("cdt").policy()
+    policy.act({"vector": np.zeros(2, np.float32)})
+    policy.observe_executed(np.array([0.25], np.float32))
+    policy.act({"vector": np.zeros(2, np.float32)})
+    assert policy._history().actions[0, :, 0].tolist()[0] == 0.25
+
+
+def test_wrong_data_and_specs_are_named() -> None:
+    pictures = Specs({"image": Spec("observation/image", (8, 8, 3), "uint8")}, SPECS.action)
+    with pytest.raises(ConfigurationError, match="one vector"):
+        QptLearner(pictures, CONFIGS["qpt"])
+    with pytest.raises(DatasetError, match="mask: missing"):
+        batch = learner_of("cdt").source.sample(2, 1, np.random.default_rng(0))
+        batch.pop("mask")
+        learner_of("cdt").update(batch)
+    wider = Specs({"vector": Spec("observation/vector", (3,))}, SPECS.action)
+    with pytest.raises(DatasetError, match=r"observation vector.*\[3\].*\[2\]"):
+        train_offline(SequenceLearner(wider, CONFIGS["cdt"]), corridor_dataset(4), 1, 4, 1, progress=False)
+
+
+def test_conditioned_on_little_cost_they_are_safe_where_cloning_everything_is_not() -> None:
+    """70% of the data is unsafe: BC-All is drawn there, CDT and QPT keep to a target cost of 0, BC-Safe too."""
+    data, costs = corridor_dataset(), {}
+    fast = {"units": 32, "learning_rate": 2e-3, "warm_up": 10, "dropout": 0.0, "chunk": 64}
+    bc = {"units": 32, "layers": 1}
+    for name, method, changes, steps in (
+            ("bc_all", "bc", bc | {"selection": "all"}, 200), ("bc_safe", "bc", bc, 200), ("cdt", "cdt", fast, 100),
+            ("qpt", "qpt", fast | {"critic_units": 32, "discount": 0.9}, 100)):
+        default = CONFIGS.get(method)
+        config = dataclasses.replace(default or make_learner("bc", SPECS).config, **changes)
+        learner = make_learner(method, SPECS, config)
+        train_offline(learner, data, steps, 48, 1, progress=False)
+        policy = learner.policy()
+        if default is not None:
+            policy.set_target_cost(0.0)
+        costs[name] = evaluate(Corridor(), policy, range(5)).cost
+    assert costs["bc_all"] > 5
+    assert costs["bc_safe"] == 0
+    assert costs["cdt"] < 0.5 and costs["qpt"] < 0.5
