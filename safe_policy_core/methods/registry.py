@@ -35,6 +35,8 @@ METHODS: dict[str, str] = {
     "td3_bc": "safe_policy_core.methods.offline.td3_bc:Td3BcLearner",
     "iql": "safe_policy_core.methods.offline.iql:IqlLearner",
     "cql": "safe_policy_core.methods.offline.cql:CqlLearner",
+    "dwbc": "safe_policy_core.methods.offline.dwbc:DwbcLearner",
+    "rgm": "safe_policy_core.methods.offline.rgm:RgmLearner",
 }
 """Name -> "module:LearnerClass"."""
 

@@ -36,18 +36,20 @@ class PairedMlp(nn.Module):
         self.biases = nn.ParameterList(uniform(bound, members, 1, size)
                                        for bound, size in zip(bounds, [units, *shapes], strict=True))
 
-    def forward(self, state: Tensor, choice: Tensor) -> Tensor:
-        members, _, units = self.state_weight.shape
+    def forward(self, state: Tensor, choice: Tensor, chosen: slice = slice(None)) -> Tensor:
+        """`chosen`: of the members, those to evaluate."""
+        state_weight, choice_weight = self.state_weight[chosen], self.choice_weight[chosen]
+        members, _, units = state_weight.shape
         rows, size = choice.shape[:-1], choice.shape[-1]
-        hidden = torch.baddbmm(self.biases[0], state.expand(members, *state.shape), self.state_weight)
+        hidden = torch.baddbmm(self.biases[0][chosen], state.expand(members, *state.shape), state_weight)
         flat = choice.reshape(1, -1, size).expand(members, -1, size)
         if flat.shape[1] == hidden.shape[1]:
-            hidden = torch.baddbmm(hidden, flat, self.choice_weight)
+            hidden = torch.baddbmm(hidden, flat, choice_weight)
         else:
-            chosen = torch.bmm(flat, self.choice_weight).view(members, -1, len(state), units)
-            hidden = (chosen + hidden.unsqueeze(1)).view(members, -1, units)
+            offset = torch.bmm(flat, choice_weight).view(members, -1, len(state), units)
+            hidden = (offset + hidden.unsqueeze(1)).view(members, -1, units)
         for weight, bias in zip(self.weights, list(self.biases)[1:], strict=True):
-            hidden = torch.baddbmm(bias, hidden.relu_(), weight)
+            hidden = torch.baddbmm(bias[chosen], hidden.relu_(), weight[chosen])
         return hidden.view(members, *rows, hidden.shape[-1])
 
 
@@ -68,6 +70,10 @@ class TwinCritics(nn.Module):
         """(B, inputs), (*candidates, B, action_dim) -> (signals, 2, *candidates, B)."""
         values = (self.target if slow else self.network)(state, action)
         return values.view(self.signals, 2, *action.shape[:-1])
+
+    def of(self, signal: int, state: Tensor, action: Tensor) -> Tensor:
+        """Both estimates of one signal alone: (B, inputs), (*candidates, B, action_dim) -> (2, *candidates, B)."""
+        return self.network(state, action, slice(2 * signal, 2 * signal + 2)).squeeze(-1)
 
     def loss(self, values: Tensor, targets: Tensor) -> Tensor:
         """Mean squared errors of (signals, 2, B) values to (signals, B) targets, summed over the Q functions."""

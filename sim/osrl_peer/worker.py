@@ -127,7 +127,7 @@ def cdt(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], object], C
     low, high = job["return_range"]
     sequences = SequenceDataset(
         data, seq_len=10, reward_scale=REWARD_SCALE, cost_scale=1.0, deg=4, max_rew_decrease=(high - low) / 4,
-        augment_percent=0.2, max_reward=high, min_reward=low, cost_sample=True)
+        augment_percent=0.2, max_reward=high + (high - low) / 10, min_reward=0.0, cost_sample=True)
     loader = iter(torch.utils.data.DataLoader(sequences, batch_size=job["batch"]))
     model = CDT(data["observations"].shape[1], action_dim, 1.0, seq_len=10, episode_len=job["horizon"],
                 embedding_dim=128, num_layers=3, num_heads=8, attention_dropout=0.1, residual_dropout=0.1,

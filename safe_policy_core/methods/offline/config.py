@@ -42,6 +42,8 @@ class LagrangianConfig(ConstrainedConfig):
     actor_learning_rate: float = 1e-3
     vae_units: int = 400
     vae_learning_rate: float = 1e-3
+    kl_weight: float = 0.5
+    """Of the latent's divergence in the model of the data's actions, against the squared error."""
     candidates: int = 10
     """Actions drawn at a next state, of which the best counts."""
     soft_clipping: float = 0.75
@@ -77,12 +79,14 @@ class CpqConfig(ConstrainedConfig):
     actor_learning_rate: float = 1e-4
     vae_units: int = 400
     vae_learning_rate: float = 1e-3
+    kl_weight: float = 0.5
+    """Of the latent's divergence in the model of the data's actions, against the squared error."""
     samples: int = 10
-    """Actions of the policy drawn at a state, among which those out of the data are sought."""
-    ood_share: float = 0.25
-    """Share of them that counts as out of the data: those with the largest latent divergence."""
-    ood_cost: float = 1.5
-    """What their cost value is raised to, in units of the limit."""
+    """Actions of the policy drawn at a state, of which the one farthest from the data is penalised."""
+    outside_cost: float = 1.5
+    """What its cost value is raised to, in units of the limit."""
+    recovery: float = 1.0
+    """How much a cost value above the limit weighs in the policy's objective; 0 is the paper's."""
     dual_learning_rate: float = 1e-4
 
 
@@ -154,3 +158,37 @@ class CqlConfig(OfflineConfig):
     """alpha: weight of the penalty on values of actions that are not in the data."""
     samples: int = 10
     """Actions of each kind for the penalty: uniform, of the policy here, of the policy at the next state."""
+
+
+@dataclass(frozen=True)
+class DemonstrationsConfig(OfflineConfig):
+    """What the methods have that learn from a few safe demonstrations and unlabelled data."""
+
+    demonstrations: int = 12
+    """Safe episodes that are known to be safe; all others are unlabelled."""
+    cost_limit: float = 0.0
+    """Largest sum of costs of an episode that may be a demonstration. Costs serve for nothing else."""
+    demonstration_share: float = 0.5
+    """They are drawn from this share of the safe episodes, those with the highest returns."""
+
+
+@dataclass(frozen=True)
+class DwbcConfig(DemonstrationsConfig):
+    """Discriminator-weighted behavioural cloning."""
+
+    imitation: float = 7.5
+    """alpha: weight of imitating the demonstrations as they are."""
+    positive_share: float = 0.5
+    """eta: share of the unlabelled data that is taken to be as good as the demonstrations."""
+
+
+@dataclass(frozen=True)
+class RgmConfig(DemonstrationsConfig):
+    """Reward gap minimisation."""
+
+    divergence: float = 1.0
+    """alpha: how much staying near the data weighs against the corrected reward."""
+    largest_correction: float = 5.0
+    """Bound of the reward correction, in units of the scaled reward."""
+    correction_learning_rate: float = 3e-5
+    """Much smaller than that of the value: the upper level moves slowly (section 4.3)."""

@@ -4,15 +4,17 @@ A cost critic is trained to give actions outside the data a cost above the limit
 value is above the limit add nothing to the reward's backup nor to the policy's objective.
 
 OSRL's code computes the cost of those actions by the target network and without gradient, so that its
-penalty changes nothing; here it is computed by the critic in training. Only the actions that count are
-rated: the encoder alone finds which ones. A value below zero is not lifted to zero by being unsafe (the
-paper's rewards are not negative, where both are the same).
+penalty changes nothing; here it is computed by the critic in training. At every state the action that is
+farthest from the data counts (OSRL: the farthest quarter over all states), and only until its cost is as
+high as wanted: a linear penalty, once it has a gradient, drives the cost of everything up without end faster
+than its dual variable falls. A value below zero is not lifted to zero by being unsafe (the paper's rewards
+are not negative, where both are the same). The policy's objective has no gradient where all of its actions are
+unsafe, and a policy that got there stays: `recovery` makes it descend the cost there (0: the paper).
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 import torch
@@ -24,9 +26,12 @@ from safe_policy_core.methods.offline.learner import OfflineLearner
 from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
 from safe_policy_core.networks.action_vae import ActionVae, latent_kl
 from safe_policy_core.networks.actor import SquashedActor
+from safe_policy_core.networks.distributions import SquashedGaussian
 from safe_policy_core.networks.paired import TwinCritics, follow
 
 LOG_DUAL_RANGE = 5.0
+COST = 1
+"""Number of the critics' signal."""
 
 
 def only_if_safe(value: Tensor, cost: Tensor, limit: float) -> Tensor:
@@ -42,7 +47,7 @@ class CpqModel(OfflineModel):
     def __init__(self, specs: Specs, config: CpqConfig) -> None:
         super().__init__(specs, config)
         self.critics = TwinCritics(self.inputs, self.action_dim, config.units, config.layers, 2, config.target_rate)
-        self.vae = ActionVae(self.inputs, self.action_dim, config.vae_units)
+        self.vae = ActionVae(self.inputs, self.action_dim, config.vae_units, config.kl_weight)
         self.actor = SquashedActor(self.inputs, self.action_dim, config.units, config.layers)
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False)
         self.register_buffer("log_dual", torch.zeros(()))
@@ -81,21 +86,15 @@ class CpqLearner(OfflineLearner):
             return torch.stack([steps.reward + steps.discount * value, steps.cost + steps.discount * cost])
 
     @torch.no_grad()
-    def outside(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """States (M, inputs) and actions (M, action_dim) of the policy that are farthest from the data.
+    def outside(self, state: Tensor, distribution: SquashedGaussian) -> Tensor:
+        """(B, action_dim): at every state, of `samples` actions of the policy the one farthest from the data.
 
-        Of `samples` actions at every state, the `ood_share` with the largest divergence of the latent from its prior.
+        That is the one whose latent diverges most from its prior.
         """
-        distribution = self.model.actor(state)
         shape = (self.config.samples, *distribution.mean.shape)
         action = distribution.raw_sample(torch.randn(shape, device=self.device)).tanh()
-        divergence = latent_kl(*self.model.vae.encode(state, action)).flatten()
-        chosen = divergence.topk(math.ceil(self.config.ood_share * len(divergence))).indices
-        return state[chosen % len(state)], action.flatten(0, 1)[chosen]
-
-    def penalty(self, state: Tensor) -> Tensor:
-        """Mean Q_c of actions outside the data, with gradient to the cost critics."""
-        return self.model.critics(*self.outside(state))[1].mean()
+        farthest = latent_kl(*self.model.vae.encode(state, action)).argmax(0)
+        return action.gather(0, farthest.view(1, -1, 1).expand(1, -1, shape[-1]))[0]
 
     def learn(self, steps: Steps) -> dict[str, Any]:
         model, config = self.model, self.config
@@ -103,21 +102,23 @@ class CpqLearner(OfflineLearner):
         vae_loss = model.vae.loss(steps.state, steps.action, normal)
         self.optimisers["vae"].step(vae_loss)
 
-        targets, wanted = self.targets(steps), config.ood_cost * model.cost_threshold
-        penalty, dual = self.penalty(steps.state), model.log_dual.exp()
+        distribution, limit = model.actor(steps.state), model.cost_threshold
+        targets, wanted, dual = self.targets(steps), config.outside_cost * limit, model.log_dual.exp()
+        outside = model.critics.of(COST, steps.state, self.outside(steps.state, distribution))
+        penalty = (wanted - outside).clamp(min=0).mean()
         critic_loss = model.critics.loss(model.critics(steps.state, steps.action), targets)
-        self.optimisers["critics"].step(critic_loss - dual * (penalty - wanted))
+        self.optimisers["critics"].step(critic_loss + dual * penalty)
         with torch.no_grad():
-            model.log_dual.add_(config.dual_learning_rate * dual * (wanted - penalty))
+            model.log_dual.add_(config.dual_learning_rate * dual * (wanted - outside.mean()))
             model.log_dual.clamp_(-LOG_DUAL_RANGE, LOG_DUAL_RANGE)
 
-        distribution = model.actor(steps.state)
         action = distribution.raw_sample(torch.randn_like(distribution.mean)).tanh()
         value, cost = model.values(steps.state, action)
-        actor_loss = -only_if_safe(value, cost, model.cost_threshold).mean()
+        objective = only_if_safe(value, cost, limit) - config.recovery * (cost - limit).clamp(min=0)
+        actor_loss = -objective.mean()
         self.optimisers["actor"].step(actor_loss)
         model.critics.update_targets()
         follow(model.target_actor, model.actor, config.target_rate)
         return {"critic_loss": critic_loss.detach(), "actor_loss": actor_loss.detach(), "vae_loss": vae_loss.detach(),
-                "value": targets[0].mean(), "cost_value": targets[1].mean(), "outside_cost": penalty.detach(),
-                "dual": dual, "unsafe_share": (cost > model.cost_threshold).float().mean()}
+                "value": targets[0].mean(), "cost_value": targets[1].mean(), "outside_cost": outside.detach().mean(),
+                "dual": dual, "unsafe_share": (cost > limit).float().mean()}

@@ -40,7 +40,7 @@ class LagrangianModel(OfflineModel):
     def __init__(self, specs: Specs, config: Any) -> None:
         super().__init__(specs, config)
         self.critics = TwinCritics(self.inputs, self.action_dim, config.units, config.layers, 2, config.target_rate)
-        self.vae = ActionVae(self.inputs, self.action_dim, config.vae_units)
+        self.vae = ActionVae(self.inputs, self.action_dim, config.vae_units, config.kl_weight)
         self.lagrangian = PidLagrangian(config.gains)
 
     @abstractmethod

@@ -39,7 +39,8 @@ class OfflineLearner(ABC):
     model_class: ClassVar[type[OfflineModel]]
 
     def __init__(self, specs: Specs, config: Any = None, seed: int = 0, device: torch.device | str = "cpu") -> None:
-        self.specs, self.config, self.seed = specs, config or self.config_class(), seed
+        self.specs, self.seed = specs, seed
+        self.config: Any = config or self.config_class()
         self.device, self.step = torch.device(device), 0
         # Initial weights come from the seed alone, whatever the process drew before.
         with torch.random.fork_rng(devices=[]):
