@@ -72,6 +72,22 @@ def configuration(method: str, target_cost: float) -> Any:
     return dataclasses.replace(config, **{field: target_cost for field in LIMIT_FIELDS if field in mine})
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A job that ended without a row, and why."""
+
+    job: Job
+    message: str
+
+
+def attempt(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row | Failure:
+    """`run_job`, whose error does not end the other jobs of an experiment: what failed is tried again the next time."""
+    try:
+        return run_job(job, dataset, progress)
+    except Exception as error:
+        return Failure(job, f"{type(error).__name__}: {error}")
+
+
 def run_job(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row:
     """Trains on the dataset, then runs the test episodes in its environment. The same job gives the same row on a CPU.
 

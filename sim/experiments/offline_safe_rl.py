@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.errors import ConfigurationError
 from sim.collectors.collect import collect, command_of
 from sim.collectors.tasks import TASKS
-from sim.experiments.job import Job, dsrl_methods
+from sim.experiments.job import Failure, Job, configuration, dsrl_methods
 from sim.experiments.rows import Row, append, read_rows
 from sim.experiments.table import table
 from sim.experiments.workers import run_here, run_on_ray
+
+log = logging.getLogger(__name__)
 
 LEGEND = """Normalised reward / normalised cost, mean ± deviation over the seeds. **Bold**: safe, cost at most 1. A
 star: the highest reward among the safe. Rewards 0 and 1 are the lowest and the highest return in each dataset, which
@@ -38,7 +42,7 @@ class OfflineSafeRl:
     """Cost that an episode may have; by default each dataset's own: 10 as in QPT, 1 in SafeReach."""
 
     steps: int = 10_000
-    """Gradient steps of every training."""
+    """Gradient steps of every training. Rows do not say how many: another budget belongs into another --out."""
 
     batch: int | None = None
     """Of every training; by default what suits the method."""
@@ -76,18 +80,24 @@ class OfflineSafeRl:
         jobs = self._jobs()
         rows = read_rows(self.out)
         done = {row.key for row in rows}
+        failed: list[Failure] = []
         missing = [job for job in jobs if job.key not in done]
         datasets = {name: self._dataset(name) for name in dict.fromkeys(job.dataset for job in missing)}
         with tqdm(total=len(jobs), initial=len(jobs) - len(missing), desc="experiments", unit="run") as bar:
-            for row in self._rows(missing, datasets):
+            for row in self._outcomes(missing, datasets):
+                bar.update()
+                if isinstance(row, Failure):
+                    log.error("%s %s %d failed: %s", row.job.method, row.job.dataset, row.job.seed, row.message)
+                    failed.append(row)
+                    continue
                 append(self.out, row)
                 rows.append(row)
                 self._write_table(rows)
                 bar.set_postfix_str(f"{row.method} {row.dataset} {row.seed}: {row.normalized_reward:.2f} / "
                                     f"{row.normalized_cost:.2f}", refresh=False)
-                bar.update()
-        return {"results": str(self.out), "table": str(self._table), "runs": len(missing),
-                "skipped": len(jobs) - len(missing)}
+        return {"results": str(self.out), "table": str(self._table), "runs": len(missing) - len(failed),
+                "skipped": len(jobs) - len(missing),
+                "failed": [f"{failure.job.key}: {failure.message}" for failure in failed]}
 
     @property
     def _table(self) -> Path:
@@ -98,6 +108,8 @@ class OfflineSafeRl:
         device, methods = check_device(self.device), self.methods or tuple(dsrl_methods())
         limits = {name: TASKS[name].target_cost if self.target_cost is None else self.target_cost
                   for name in self.datasets}
+        for method in methods:
+            configuration(method, 0.0)  # an unknown method or preset is named before anything runs
         return [Job(method, dataset, seed, limits[dataset], self.steps, self.episodes, self.runs, self.batch, device)
                 for seed in self.seeds for dataset in self.datasets for method in methods]
 
@@ -108,10 +120,11 @@ class OfflineSafeRl:
         bar = tqdm(range(self.trajectories), desc=f"collect {name}", unit="episode")
         return collect(TASKS[name], self.trajectories, 0, path, command_of(name, self.trajectories, 0, path), bar)
 
-    def _rows(self, jobs: list[Job], datasets: dict[str, DsrlDataset]) -> Any:
+    def _outcomes(self, jobs: list[Job], datasets: dict[str, DsrlDataset]) -> Iterator[Row | Failure]:
         if self.ray is None or not jobs:
             return run_here(jobs, datasets, self.workers)
         return run_on_ray(jobs, datasets, self.workers, self.ray)
 
     def _write_table(self, rows: list[Row]) -> None:
-        self._table.write_text(f"{LEGEND}\n\n{table(rows)}")
+        budget = f"{self.steps} gradient steps, batch {self.batch or 'of the method'}, {self.episodes} test episodes."
+        self._table.write_text(f"{LEGEND} {budget}\n\n{table(rows)}")

@@ -8,23 +8,23 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.errors import ConfigurationError
-from sim.experiments.job import Job, run_job
+from sim.experiments.job import Failure, Job, attempt
 from sim.experiments.rows import Row
 
 LOCAL = "local"
 """Ray address that starts a cluster on this machine for this run."""
 
 
-def run_here(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int) -> Iterator[Row]:
-    """Yields each row as it is there, in `workers` processes; one works in this process."""
+def run_here(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int) -> Iterator[Row | Failure]:
+    """Yields what becomes of each job as it ends, in `workers` processes; one works in this process."""
     if workers <= 1:
         for job in jobs:
-            yield run_job(job, datasets[job.dataset], progress=True)
+            yield attempt(job, datasets[job.dataset], progress=True)
         return
     # EGL and torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = [pool.submit(run_job, job, datasets[job.dataset]) for job in jobs]
+        futures = [pool.submit(attempt, job, datasets[job.dataset]) for job in jobs]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -33,7 +33,8 @@ def run_here(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: 
             raise
 
 
-def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int, address: str) -> Iterator[Row]:
+def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int, address: str
+               ) -> Iterator[Row | Failure]:
     """As `run_here`, on the cluster at `address`: as many at once as it has processors.
 
     Datasets travel through Ray's object store, once a machine. Every machine needs this project in the same Python
@@ -51,8 +52,8 @@ def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers
         raise ConfigurationError(f"ray: no cluster at {address!r} ({error})") from error
     try:
         stored = {name: ray.put(dataset) for name, dataset in datasets.items()}
-        # A lost machine's jobs run again elsewhere; an exception of the job itself does not.
-        remote = ray.remote(num_cpus=1, max_retries=3)(run_job)
+        # A lost machine's jobs run again elsewhere.
+        remote = ray.remote(num_cpus=1, max_retries=3)(attempt)
         waiting = [remote.remote(job, stored[job.dataset]) for job in jobs]
         while waiting:
             done, waiting = ray.wait(waiting)

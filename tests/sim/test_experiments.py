@@ -38,13 +38,25 @@ def test_rows_are_not_run_twice_and_new_ones_are(tmp_path: Path, data: Path) -> 
     before = first.out.read_text()
     assert before.splitlines()[0] == "method,dataset,seed,target_cost,normalized_reward,normalized_cost,episodes"
     assert first.run() == {"results": str(first.out), "table": str(first.out.with_suffix(".md")), "runs": 0,
-                           "skipped": 1}
+                           "skipped": 1, "failed": []}
     assert experiment(data, tmp_path, seeds=(0, 1)).run()["runs"] == 1
     rows = read_rows(first.out)
     assert first.out.read_text().startswith(before)
     assert [(row.method, row.dataset, row.seed, row.target_cost, row.episodes) for row in rows] == [
         (METHOD, "SafeReach", seed, 1.0, 1) for seed in (0, 1)]
     assert "| SafeReach (limit 1) |" in first.out.with_suffix(".md").read_text()
+
+
+def test_a_failed_run_is_named_and_does_not_end_the_others(tmp_path: Path, data: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / f"{METHOD}-SafeReach-0-1-3").write_text("in the way")
+    broken = experiment(data, tmp_path, seeds=(0, 1))
+    result = broken.run()
+    assert (result["runs"], len(result["failed"])) == (1, 1)
+    assert "('cpq', 'SafeReach', 0, 1.0): " in result["failed"][0]
+    (tmp_path / "runs" / f"{METHOD}-SafeReach-0-1-3").unlink()
+    assert broken.run()["runs"] == 1
+    assert len(read_rows(broken.out)) == 2
 
 
 def test_a_missing_dataset_is_collected(tmp_path: Path) -> None:
