@@ -134,7 +134,7 @@ def rates(path: Path, sums: Mapping[tuple[str, str, str], tuple[int, int, int]])
         axis.set(title=task, xlim=(0, 100), xlabel="episodes [%]")
         axis.set_yticks(np.arange(len(methods)) + 0.18, list(methods), fontsize=8)
         axis.invert_yaxis()
-    axes[0][0].legend(frameon=False, fontsize=7)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower left", ncols=2, frameon=False, fontsize=8)
     return _saved(path, figure)
 
 

@@ -53,7 +53,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
              f"SR at least {SUCCESS_BAR:.0%}, CV at most {VIOLATION_BAR:.0%}.", "",
              f"| task | method | {' | '.join(f'{phase} SR | {phase} CV' for phase in PHASES)} |",
              f"| --- | --- |{' --- |' * 2 * len(PHASES)}"]
-    for task, method in dict.fromkeys((task, method) for task, method, _ in sums):
+    tasks = list(dict.fromkeys(task for task, _, _ in sums))
+    pairs = dict.fromkeys((task, method) for task, method, _ in sums)
+    for task, method in sorted(pairs, key=lambda pair: tasks.index(pair[0])):
         cells = [cell for phase in PHASES for cell in _cells(sums.get((task, method, phase)))]
         lines.append(f"| {task} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

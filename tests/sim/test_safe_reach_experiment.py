@@ -140,7 +140,10 @@ def test_table_pools_seeds_and_marks_the_bar() -> None:
     rows = [{"method": "fosp", "task": "more_obstacles", "phase": "after", "seed": seed, "episodes": 100,
              "successes": successes, "violations": violations}
             for seed, successes, violations in ((0, 97, 2), (1, 95, 3))]
-    line = table(rows).splitlines()[-1]
+    lines = table([*rows, rows[0] | {"task": "target_shape"}, rows[0] | {"method": "bc_all"}]).splitlines()
+    assert [line.split(" | ")[:2] for line in lines[-3:]] == [
+        ["| more_obstacles", "fosp"], ["| more_obstacles", "bc_all"], ["| target_shape", "fosp"]]
+    line = lines[-3]
     assert "**96.0 [92, 98]**" in line and "2.5 [1, 6]" in line and "**2.5" not in line
 
 

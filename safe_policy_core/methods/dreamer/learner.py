@@ -111,7 +111,7 @@ class DreamerLearner:
         states = states.with_context(context)
         experience = Experience(real_steps(states.features, tensors)[0], context,
                                 *self._imagine(states.detach(), tensors["is_terminal"], around))
-        for part in (self._learn_to_act, self._learn_from_recorded):
+        for part in (self._learn_to_act, self._learn_more):
             more, gradients = part(experience)
             metrics, norms = metrics | more, norms | gradients
         if view is not None and context is not None:
@@ -181,8 +181,8 @@ class DreamerLearner:
         return actor_loss(imagined, distribution, returns["reward"], values, self.model.scale.scale(),
                           self.config.entropy, self.config.actor_gradient == "reinforce")
 
-    def _learn_from_recorded(self, experience: Experience) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """Dreamer's behaviour learns from imagination alone; a method that also uses recorded steps overrides this."""
+    def _learn_more(self, experience: Experience) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """What a method learns beside actor and critics: metrics, and gradients' norms."""
         return {}, {}
 
     def start_fine_tuning(self) -> None:

@@ -27,6 +27,11 @@ class RecoveryRlModel(DreamerModel):
         return self.risk_critic(features, action).clamp(0, 1)
 
     def rate(self, courses: Courses) -> tuple[Tensor, Tensor]:
-        """For the planner: minus the sum of the risks along each course (N,), and no cost."""
-        risk = (courses.weight[:-1] * self.risk(courses.features[:-1], courses.actions)).sum(0)
+        """For the planner: minus the risk of each course (N,), and no cost.
+
+        Imagined costs, and Q^c of the task policy's action behind the last step.
+        """
+        last, weight = courses.features[-1], courses.weight
+        paid = (weight[:-1] * self.world_model.cost(courses.features[1:]).clamp(max=1)).sum(0)
+        risk = paid + weight[-1] * self.risk(last, self.actor(last).mode)
         return -risk, torch.zeros_like(risk)
