@@ -60,6 +60,10 @@ class DspoExperiment:
     datasets: tuple[str, ...] = tuple(TASKS)
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("dspo", *BASELINES)
+    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "no_return_agnostic_gp", "mlp", "taught_transformer",
+                                 "taught_mlp")
+    """Discriminators."""
+
     demonstrations: int = 12
     target_cost: float | None = None
     """Cost up to which an episode is safe; by default each dataset's own."""
@@ -92,6 +96,9 @@ class DspoExperiment:
         require_positive(steps=self.steps, episodes=self.episodes, demonstrations=self.demonstrations)
         if unknown := [name for name in self.methods if name not in ("dspo", *BASELINES)]:
             raise ConfigurationError(f"methods: unknown {unknown[0]!r}, expected some of dspo, {', '.join(BASELINES)}")
+        known = variants(DiscriminatorConfig())
+        if unknown := [name for name in self.variants if name not in known]:
+            raise ConfigurationError(f"variants: unknown {unknown[0]!r}, expected some of {', '.join(known)}")
         config: DspoConfig = override(preset("dspo", self.preset), self.set)
         rows, told = read_rows(self.out), read_quality(self.discriminators)
         done = {row.key for row in rows}
@@ -103,7 +110,7 @@ class DspoExperiment:
                 split_safe((self.data / f"{dataset}.hdf5",), split, demonstrations=self.demonstrations,
                            cost_limit=limit, seed=seed)
             for name, (settings, taught) in variants(config.discriminator).items():
-                if (name, dataset, seed) not in told:
+                if name in self.variants and (name, dataset, seed) not in told:
                     quality = self._quality(split, dataclasses.replace(config, discriminator=settings), seed, taught)
                     append_quality(self.discriminators, (name, dataset, seed, *quality.values()))
             for method in self.methods:

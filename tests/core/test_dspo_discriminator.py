@@ -164,12 +164,12 @@ def judged(settings: DiscriminatorConfig, steps: int, seed: int = 0) -> tuple[np
 
 def test_return_agnostic_learning_recalls_more() -> None:
     """Figure 3: demonstrations of high return. Without the term, safe trajectories of low return are not recalled."""
-    plain = DiscriminatorConfig(network="mlp", layers=1, units=16, length=8, dropout=0.0, learning_rate=3e-3,
-                                return_weight=0.0)
-    agnostic = dataclasses.replace(plain, return_weight=2.0, classifier_learning_rate=1e-2)
+    plain = DiscriminatorConfig(network="mlp", layers=1, units=16, length=8, dropout=0.0, learning_rate=1e-3,
+                                return_weight=0.0, classifier_learning_rate=1e-2, classifier_steps=3)
+    agnostic = dataclasses.replace(plain, return_weight=1.0)
     found = []
     for settings in (plain, agnostic):
-        signals, truth = judged(settings, 120)
+        signals, truth = judged(settings, 150, seed=1)
         found.append(discriminator_quality(signals[10:], truth[10:], signals[:10].min()))
     assert found[1].recall > found[0].recall + 0.1
     assert found[1].pearson > found[0].pearson + 0.1

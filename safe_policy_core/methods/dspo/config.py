@@ -22,10 +22,11 @@ class DiscriminatorConfig:
     """Half of it safe demonstrations, half unlabelled trajectories."""
     steps: int = 600
     learning_rate: float = 1e-4
-    return_weight: float = 2.0
+    return_weight: float = 1.0
     """Of I_vCLUB (eq. 4) beside L_D (eq. 1). 0: without return-agnostic learning. The paper does not say; in
     the example of Figure 3 the signal's correlation with safety was 0.31 and 0.36 (two seeds) with 0, 0.81 and 0.92
-    with 1, 0.97 and 0.94 with 2, and -0.60 and 0.35 with 5, where the two networks no longer agree."""
+    with 1, 0.97 and 0.94 with 2, and -0.60 and 0.35 with 5. With batches of 32 it already fails with 2: when the
+    discriminator outruns q, the signal turns around."""
     bins: int = 10
     """Classes of q(r | z): returns between the lowest and the highest, in equal parts."""
     classifier_units: int = 64

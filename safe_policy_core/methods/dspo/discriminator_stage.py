@@ -103,12 +103,13 @@ class DiscriminatorStage(Stage):
         logits, weights = np.zeros(len(trajectories)), np.zeros(len(trajectories.states), np.float32)
         for begin in range(0, len(pieces), _PIECES_AT_ONCE):
             episode, first = np.array(pieces[begin:begin + _PIECES_AT_ONCE]).T
-            batch = trajectories.windows(episode, first, length)
+            longest = int(np.minimum(trajectories.lengths[episode] - first, length).max())
+            batch = trajectories.windows(episode, first, longest)
             judgement: Judgement = discriminator(*(torch.as_tensor(batch[name], device=self.device) for name in
                                                    ("states", "actions", "mask")))
             share = batch["mask"].sum(1) / trajectories.lengths[episode]
             np.add.at(logits, episode, share * judgement.logit.cpu().numpy())
-            row = (trajectories.starts[episode] + first)[:, None] + np.arange(length)
+            row = (trajectories.starts[episode] + first)[:, None] + np.arange(longest)
             attention = share[:, None] * judgement.attention.cpu().numpy()
             weights[row[batch["mask"]]] = attention[batch["mask"]]
         signals = 1 / (1 + np.exp(-logits))

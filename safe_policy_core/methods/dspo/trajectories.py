@@ -120,7 +120,8 @@ class DiscriminatorSource:
         data = self.trajectories
         episode = np.concatenate([rng.choice(self._safe, batch // 2), rng.choice(self._unlabelled, batch - batch // 2)])
         first = rng.integers(0, np.maximum(data.lengths[episode] - length, 0) + 1)
-        return data.windows(episode, first, length) | {"safe": data.safe[episode], "returns": data.returns[episode]}
+        longest = int(np.minimum(data.lengths[episode], length).max())  # no work for steps that no episode has
+        return data.windows(episode, first, longest) | {"safe": data.safe[episode], "returns": data.returns[episode]}
 
 
 class DiffusionSource:
