@@ -36,24 +36,19 @@ class Demo:
         self.environment = ros_environment(os.environ) | {"ROS_DOMAIN_ID": str(ros_domain)}
 
     def stage(self, name: str, title: str, arguments: list[str]) -> dict[str, Any]:
-        """One `safe-policy` command; its progress is shown, its JSON kept. Exits when it fails."""
+        """One `safe-policy` command; its progress is shown, its result kept. Exits when it fails."""
         command = ["safe-policy", *arguments]
         print(f"\n\033[1m== {title}\033[0m\n$ {shlex.join(command)}", flush=True)
         start = time.monotonic()
-        run = subprocess.run([sys.executable, "-m", "safe_policy_core.cli", *arguments, "--json"], cwd=ROOT,
-                             env=self.environment, stdout=subprocess.PIPE, text=True)
-        seconds = time.monotonic() - start
+        run = subprocess.run([sys.executable, "-m", "safe_policy_core.cli", *arguments, "--json", "--keep",
+                              str(self.directory / f"{name}.json")], cwd=ROOT, env=self.environment,
+                             stdout=subprocess.PIPE, text=True)
         if run.returncode:
             sys.exit(f"demo: stage {name} failed with exit code {run.returncode}; "
                      f"the graph's log is {self.directory / 'graph.log'}")
         result = json.loads(run.stdout.strip().splitlines()[-1])
-        self.keep(name, title, shlex.join(command), seconds, result)
-        print(f"   {seconds:.1f} s  {summary(result)}", flush=True)
+        print(f"   {time.monotonic() - start:.1f} s  {summary(result)}", flush=True)
         return result
-
-    def keep(self, name: str, title: str, command: str, seconds: float, result: dict[str, Any]) -> None:
-        content = {"title": title, "command": command, "seconds": seconds, "result": result}
-        (self.directory / f"{name}.json").write_text(json.dumps(content, indent=1))
 
     @contextlib.contextmanager
     def graph(self, *launch_arguments: str) -> Iterator[None]:

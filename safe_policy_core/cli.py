@@ -6,8 +6,11 @@ import importlib
 import json
 import logging
 import os
+import shlex
 import sys
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from safe_policy_core.errors import UserError
@@ -27,6 +30,7 @@ COMMANDS = {
     "preflight": ("robot_bringup.preflight.command:Preflight", "what must be right before a real arm moves"),
     "camera": ("data_collection.calibration.commands:Camera", "the live picture on a local page: crop and colours"),
     "calibrate": ("data_collection.calibration.commands:Calibrate", "where the camera stands, with a ChArUco board"),
+    "watch": ("data_collection.watch.commands:Watch", "the running graph or recordings in Rerun or Foxglove"),
     "report": ("data_collection.report.page:Report", "one HTML page of a run's results"),
 }
 
@@ -40,10 +44,11 @@ PROCESS_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRE
 
 def usage() -> str:
     lines = "\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())
-    return ("usage: safe-policy COMMAND [OPTIONS] [--json]\n\n"
+    return ("usage: safe-policy COMMAND [OPTIONS] [--json] [--keep FILE]\n\n"
             f"{lines}\n\n"
             "`safe-policy COMMAND --help` explains a command. With --json the last line of the output is one\n"
-            "JSON object with the result.\n")
+            "JSON object with the result. With --keep it is written to FILE as well, from which `safe-policy report`\n"
+            "makes its page.\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,13 +59,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments = sys.argv[1:]
     words = list(arguments)
     as_json = "--json" in words
-    words = [word for word in words if word != "--json"]
+    words, kept = without_keep([word for word in words if word != "--json"])
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(usage())
         sys.exit(0 if words else 2)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    began = time.monotonic()
     try:
         result = run(words[0], words[1:])
+        if kept is not None:
+            _keep(kept, words, time.monotonic() - began, result)
     except UserError as error:
         _fail(str(error), as_json, error.exit_code)
     except ModuleNotFoundError as error:
@@ -91,6 +99,26 @@ def run(command: str, arguments: Sequence[str]) -> dict[str, Any]:
 
     cls = getattr(importlib.import_module(module), name)
     return tyro.cli(cls, args=list(arguments), prog=f"safe-policy {command}").run()
+
+
+def without_keep(words: list[str]) -> tuple[list[str], Path | None]:
+    """The words without `--keep FILE`, and the file."""
+    if "--keep" not in words:
+        return words, None
+    index = words.index("--keep")
+    if index + 1 == len(words):
+        _fail("--keep: expected a file for the result", False, 2)
+    return words[:index] + words[index + 2:], Path(words[index + 1])
+
+
+def _keep(path: Path, words: Sequence[str], seconds: float, result: dict[str, Any]) -> None:
+    content = {"title": COMMANDS[words[0]][1], "command": shlex.join(["safe-policy", *words]), "seconds": seconds,
+               "result": {name: value for name, value in result.items() if not name.startswith("_")}}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1))
+    except OSError as error:
+        raise UserError(f"--keep {path}: {error.strerror}") from error
 
 
 def _fail(message: str, as_json: bool, code: int) -> None:

@@ -8,7 +8,7 @@ import tyro
 
 from robot_bringup.environment import ROOT
 from robot_bringup.guide import BEFORE, GUIDE, Step, steps
-from safe_policy_core.cli import COMMANDS
+from safe_policy_core.cli import COMMANDS, without_keep
 
 STEPS = steps(GUIDE.read_text())
 
@@ -25,7 +25,7 @@ def test_the_guide_goes_from_the_arm_to_the_report() -> None:
 @pytest.mark.parametrize("step", [step for step in STEPS if step.command.startswith("safe-policy")],
                          ids=lambda step: step.command)
 def test_every_command_takes_its_arguments(step: Step) -> None:
-    _, name, *arguments = shlex.split(step.command)
+    (_, name, *arguments), _ = without_keep(shlex.split(step.command))
     module, command = COMMANDS[name][0].split(":")
     assert tyro.cli(getattr(importlib.import_module(module), command), args=arguments)
 

@@ -2,10 +2,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from safe_policy_core.cli import COMMANDS, PROCESS_ENVIRONMENT
+from safe_policy_core.cli import COMMANDS, PROCESS_ENVIRONMENT, run
+from safe_policy_core.data.episodes import write_episode
+from tests.ros.learning_rig import noise_episode
 
 
 def safe_policy(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -16,16 +19,28 @@ def safe_policy(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_without_heavy_imports() -> None:
     code = ("import sys; from safe_policy_core.cli import usage; text = usage(); "
             "assert not {'torch', 'mujoco', 'rclpy'} & sys.modules.keys(), 'heavy import'; print(text)")
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for name in COMMANDS:
-        assert f"  {name} " in run.stdout
+        assert f"  {name} " in done.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command: str) -> None:
-    run = safe_policy(command, "--help")
-    assert run.returncode == 0, run.stderr
-    assert "--" in run.stdout
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        run(command, ["--help"])
+    assert not leaving.value.code
+    assert "--" in capsys.readouterr().out
+
+
+def test_a_result_is_kept_for_the_report(tmp_path: Path) -> None:
+    write_episode(tmp_path / "0.h5", noise_episode(0))
+    kept = tmp_path / "stages" / "check.json"
+    done = safe_policy("dataset", "info", str(tmp_path), "--keep", str(kept), "--json")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(kept.read_text())
+    assert content["result"] == json.loads(done.stdout.strip().splitlines()[-1])
+    assert content["command"] == f"safe-policy dataset info {tmp_path}" and content["seconds"] > 0
+    assert "--keep: expected a file" in safe_policy("dataset", "info", str(tmp_path), "--keep").stderr
 
 
 @pytest.mark.parametrize(("arguments", "names"), [
@@ -37,20 +52,20 @@ def test_every_command_explains_itself(command: str) -> None:
     (["report", "/does/not/exist"], "/does/not/exist"),
 ])
 def test_bad_input_ends_with_one_line_that_names_it(arguments: list[str], names: str) -> None:
-    run = safe_policy(*arguments, "--json")
-    assert run.returncode == 2, run.stderr
-    assert "Traceback" not in run.stderr
-    last = run.stderr.strip().splitlines()[-1]
+    done = safe_policy(*arguments, "--json")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("safe-policy: ")
     assert names in last
-    assert names in json.loads(run.stdout.strip().splitlines()[-1])["error"]
+    assert names in json.loads(done.stdout.strip().splitlines()[-1])["error"]
 
 
 def test_wrong_arguments_are_json_too() -> None:
-    run = safe_policy("evaluate", "somewhere", "--epsiodes", "3", "--json")
-    assert run.returncode == 2
-    assert "epsiodes" in run.stderr
-    assert "wrong arguments" in json.loads(run.stdout.strip().splitlines()[-1])["error"]
+    done = safe_policy("evaluate", "somewhere", "--epsiodes", "3", "--json")
+    assert done.returncode == 2
+    assert "epsiodes" in done.stderr
+    assert "wrong arguments" in json.loads(done.stdout.strip().splitlines()[-1])["error"]
 
 
 def test_the_process_restarts_itself_once_with_the_allocator_pinned() -> None:
