@@ -19,7 +19,7 @@ OUTCOMES = ("safe_reach", "safe_no_reach", "contact_reach", "contact_no_reach")
 """FOSP, appendix D.1: whether an obstacle was touched, and whether the target was reached."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One episode as labelled. path: its file. recording: `recording_id`. episode: tracks without pictures.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
@@ -33,12 +34,12 @@ def doubts(row: Row, pictures: bool = True) -> list[str]:
     return found
 
 
-def differing_specs(rows: list[Row]) -> dict[Row, str]:
+def differing_specs(rows: list[Row]) -> dict[Path, str]:
     """Episodes whose specs are not those of most of the others: they cannot be trained on together."""
     texts = {id(row): str(row.episode.specs.to_json()) for row in rows}
     most = Counter(texts.values()).most_common(1)[0][0] if rows else ""
     usual = next((row.episode.specs for row in rows if texts[id(row)] == most), None)
-    return {row: str(usual.difference(row.episode.specs)) for row in rows if usual and texts[id(row)] != most}
+    return {row.path: str(usual.difference(row.episode.specs)) for row in rows if usual and texts[id(row)] != most}
 
 
 def _actions(row: Row) -> Iterator[str]:
