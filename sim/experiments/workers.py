@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
@@ -13,6 +14,7 @@ from sim.experiments.rows import Row
 
 LOCAL = "local"
 """Ray address that starts a cluster on this machine for this run."""
+CONNECT_SECONDS = 5.0
 
 
 def run_here(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers: int) -> Iterator[Row | Failure]:
@@ -47,7 +49,10 @@ def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers
         if address == LOCAL:
             ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level="warning")
         else:
+            _require_listener(address)
             ray.init(address=address, log_to_driver=False, logging_level="warning")
+    except ConfigurationError:
+        raise
     except Exception as error:  # Ray raises the bare class when a machine is too slow to start
         raise ConfigurationError(f"ray: no cluster at {address!r} ({error})") from error
     try:
@@ -60,3 +65,16 @@ def run_on_ray(jobs: Sequence[Job], datasets: Mapping[str, DsrlDataset], workers
             yield from ray.get(done)
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Ray itself tries for minutes. Raises `ConfigurationError` when nothing listens at HOST:PORT."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigurationError(f"ray: expected HOST:PORT, auto or {LOCAL}, got {address!r}")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise ConfigurationError(f"ray: no cluster at {address!r} ({error})") from error

@@ -26,9 +26,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def experiment(data: Path, out: Path, **settings: object) -> OfflineSafeRl:
+def experiment(data: Path, folder: Path, **settings: object) -> OfflineSafeRl:
     default = OfflineSafeRl((METHOD,), ("SafeReach",), (0,), steps=3, batch=8, episodes=1, data=data,
-                            out=out / "results" / "offline.csv", runs=out / "runs")
+                            out=folder / "results" / "offline.csv", runs=folder / "runs")
     return dataclasses.replace(default, **settings)  # type: ignore[arg-type]
 
 
@@ -77,8 +77,9 @@ def test_a_ray_cluster_gives_the_rows_of_this_process(tmp_path: Path, data: Path
 
 
 def test_no_cluster_is_named() -> None:
-    with pytest.raises(UserError, match=r"ray: no cluster at '127.0.0.1:1'"):
-        list(run_on_ray([], {}, 1, "127.0.0.1:1"))
+    for address, message in {"127.0.0.1:1": "no cluster at '127.0.0.1:1'", "here": "expected HOST:PORT"}.items():
+        with pytest.raises(UserError, match=message):
+            list(run_on_ray([], {}, 1, address))
 
 
 def test_every_method_for_dsrl_files_can_be_configured_with_the_limit() -> None:
