@@ -13,6 +13,7 @@ import numpy as np
 
 from safe_policy_core.data.episodes import Episode, EpisodeStore, read_episode, write_episode
 from safe_policy_core.interfaces import Spec, Specs
+from safe_policy_core.methods.sequence.benchmark import rows as sequence_rows
 
 EPISODES, STEPS = 200, 30
 """As many as FOSP's real dataset has, in the length that SafeReach's have on average."""
@@ -86,4 +87,4 @@ def rows() -> list[dict[str, Any]]:
         naive = BATCH * per_second(lambda: read_window(files, BATCH, LENGTH, rng))
         add("episode store: sample sequences of 16 frames 64x64", sampled, "sequences/s",
             "a slice of the HDF5 file per sequence", naive)
-    return found
+    return found + sequence_rows()

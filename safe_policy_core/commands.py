@@ -21,7 +21,7 @@ from safe_policy_core.data.sources import open_data
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import EpisodeResult, rollout, summarize
-from safe_policy_core.interfaces import RobotEnv, Specs
+from safe_policy_core.interfaces import RobotEnv, Specs, TakesTargets
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import config_module, learner_class, load_learner, load_policy, make_learner
 from safe_policy_core.training.offline import train_offline
@@ -132,6 +132,12 @@ class Evaluate:
     stochastic: bool = False
     """Draw actions, as in fine-tuning, instead of taking the most likely."""
 
+    target_cost: float | None = None
+    """Cost that an episode may have, for methods that take it without training (cdt, qpt); by default their own."""
+
+    target_return: float | None = None
+    """Return to ask for beside it; by default the best in the data for that cost."""
+
     device: str = "cpu"
     """Torch device."""
 
@@ -142,6 +148,12 @@ class Evaluate:
         torch.set_num_threads(1)  # one observation at a time: more threads only wait for each other
         manifest = read_manifest(self.checkpoint)
         policy = load_policy(self.checkpoint, device)
+        if self.target_cost is not None:
+            if not isinstance(policy, TakesTargets):
+                raise ConfigurationError(f"target_cost: {manifest['method']} has its threshold from training")
+            policy.set_target_cost(self.target_cost, self.target_return)
+        elif self.target_return is not None:
+            raise ConfigurationError("target_return: give target_cost too")
         env = open_env(self.task, policy.specs)
         results: list[EpisodeResult] = []
         try:
@@ -157,7 +169,7 @@ class Evaluate:
                 for result in results]
         return {"task": self.task, "checkpoint": str(self.checkpoint), "method": manifest["method"],
                 "sha256": manifest["sha256"], "first_seed": self.seed, "deterministic": not self.stochastic,
-                **summarize(results).to_json(), "rows": rows}
+                "target_cost": self.target_cost, **summarize(results).to_json(), "rows": rows}
 
 
 @dataclass

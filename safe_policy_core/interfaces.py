@@ -164,6 +164,13 @@ class Policy(ABC):
         """
 
 
+@runtime_checkable
+class TakesTargets(Protocol):
+    """A policy whose cost threshold can be changed without training, from the next episode on (QPT, CDT)."""
+
+    def set_target_cost(self, cost: float, target_return: float | None = None) -> None: ...
+
+
 StepResult = tuple[Observation, float, float, bool, bool, dict[str, Any]]
 
 

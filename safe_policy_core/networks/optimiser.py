@@ -21,8 +21,8 @@ class Optimiser:
         self._names, self._parameters = zip(*((name, parameter) for name, parameter in module.named_parameters()
                                               if parameter.requires_grad), strict=True)
         self._clip, self._learning_rate = clip, learning_rate
-        kind, extra = (torch.optim.AdamW, {"weight_decay": weight_decay}) if weight_decay else (torch.optim.Adam, {})
-        self._adam: torch.optim.Optimizer = kind(self._parameters, learning_rate, eps=epsilon, fused=True, **extra)
+        kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
+        self._adam = kind(self._parameters, learning_rate, eps=epsilon, weight_decay=weight_decay, fused=True)
 
     def step(self, loss: Tensor, context: Tensor | None = None) -> float:
         """One step down the gradient of a scalar loss. Returns the gradient's norm before clipping.

@@ -102,7 +102,7 @@ class CausalTransformer(nn.Module):
 
     def remember(self, tokens: Tensor) -> Past:
         """Keys and values of tokens that later ones, in any number of continuations, attend to."""
-        value, past = self.dropout(self.input_norm(tokens)), []
+        value, past = self.dropout(self.input_norm(tokens)), Past()
         for block in self.blocks:
             # The last block is asked for no output: only its keys and values are used.
             value, own = block(value, rows=_EVERY if len(past) < len(self.blocks) - 1 else slice(0, 0))

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint
+from safe_policy_core.commands import Evaluate, Pretrain
+from safe_policy_core.data.dsrl import write_dsrl
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.interfaces import Spec, Specs
@@ -222,7 +224,7 @@ def test_resume_continues_exactly_and_the_checkpoint_has_the_temperature(method:
         assert resumed.model.temperature().item() != pytest.approx(0.1, abs=1e-6)
     acted = [policy.act({"vector": np.zeros(2, np.float32)}, True).action
              for policy in (load_policy(tmp_path / "run"), load_learner(tmp_path / "run").policy())]
-    np.testing.assert_array_equal(acted[0], acted[1])
+    np.testing.assert_allclose(acted[0], acted[1], atol=1e-6)
     annotate_checkpoint(tmp_path / "run", config={"length": 3})
     with pytest.raises(CheckpointError, match="config"):
         load_policy(tmp_path / "run")
@@ -320,7 +322,7 @@ def test_conditioned_on_little_cost_they_are_safe_where_cloning_everything_is_no
     fast = {"units": 32, "learning_rate": 2e-3, "warm_up": 10, "dropout": 0.0, "chunk": 64}
     bc = {"units": 32, "layers": 1}
     for name, method, changes, steps in (
-            ("bc_all", "bc", bc | {"selection": "all"}, 200), ("bc_safe", "bc", bc, 200), ("cdt", "cdt", fast, 100),
+            ("bc_all", "bc", bc | {"selection": "all"}, 150), ("bc_safe", "bc", bc, 150), ("cdt", "cdt", fast, 100),
             ("qpt", "qpt", fast | {"critic_units": 32, "discount": 0.9}, 100)):
         default = CONFIGS.get(method)
         config = dataclasses.replace(default or make_learner("bc", SPECS).config, **changes)
@@ -333,3 +335,19 @@ def test_conditioned_on_little_cost_they_are_safe_where_cloning_everything_is_no
     assert costs["bc_all"] > 5
     assert costs["bc_safe"] == 0
     assert costs["cdt"] < 0.5 and costs["qpt"] < 0.5
+
+
+def test_command_line_trains_on_a_file_and_evaluates_under_another_threshold(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_dsrl(tmp_path / "corridor.hdf5", corridor_dataset(6))
+    monkeypatch.setattr("safe_policy_core.commands.open_env", lambda task, specs: Corridor())
+    settings = ("units=16", "layers=1", "heads=2", "length=3")
+    for method, extra in (("qpt", (*settings, "critic_units=16", "candidates=3")), ("bc", ("units=16", "cost_limit=8"))):
+        trained = Pretrain(method, (tmp_path / "corridor.hdf5",), tmp_path / method, steps=2, set=extra, batch=8).run()
+        assert trained["episodes"] == 6 and trained["frames"] == 6 * STEPS
+    found = Evaluate(tmp_path / "qpt", episodes=1, target_cost=2.0).run()
+    assert found["target_cost"] == 2.0 and set(found["policy_shares"]) <= {"within_budget", "lowest_cost"}
+    with pytest.raises(ConfigurationError, match="target_cost: bc"):
+        Evaluate(tmp_path / "bc", episodes=1, target_cost=2.0).run()
+    with pytest.raises(DatasetError, match="none of 6 episodes passes"):
+        Pretrain("bc", (tmp_path / "corridor.hdf5",), tmp_path / "none", steps=1, set=("cost_limit=-1",)).run()

@@ -16,7 +16,7 @@ from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.sources import DataSource
 from safe_policy_core.data.transitions import TransitionStore
 from safe_policy_core.errors import CheckpointError, DatasetError
-from safe_policy_core.interfaces import Specs
+from safe_policy_core.interfaces import Policy, Specs
 from safe_policy_core.methods.configuration import from_json, to_json
 from safe_policy_core.methods.offline.config import OfflineConfig
 from safe_policy_core.methods.offline.model import OfflineModel, Steps
@@ -73,7 +73,7 @@ class OfflineLearner(ABC):
         return {name: float(value) for name, value in
                 self.learn(self.model.steps(tensors)).items()}
 
-    def policy(self) -> OfflinePolicy:
+    def policy(self) -> Policy:
         """A policy that shares the weights in training."""
         return OfflinePolicy(self.model, self.specs, self.device)
 
@@ -103,7 +103,7 @@ class OfflineLearner(ABC):
         self.step = manifest["step"]
 
     @classmethod
-    def load_policy(cls, directory: Path | str, device: torch.device | str = "cpu") -> OfflinePolicy:
+    def load_policy(cls, directory: Path | str, device: torch.device | str = "cpu") -> Policy:
         """The policy of a checkpoint. Raises `CheckpointError`."""
         tensors, manifest = load_checkpoint(directory, method=cls.method)
         specs, config = Specs.from_json(manifest["specs"]), from_json(cls.config_class, manifest["config"])

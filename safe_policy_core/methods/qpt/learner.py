@@ -37,7 +37,7 @@ class QptLearner(SequenceLearner):
     def trained(self) -> dict[str, tuple[nn.Module, float]]:
         return {**super().trained(), "critics": (self.model.critics, self.config.critic_learning_rate)}
 
-    def learn(self, windows: Windows) -> dict[str, Any]:
+    def learn(self, windows: Any) -> dict[str, Any]:
         metrics = self.learn_critics(windows)
         config = self.config
         # Eq. 9 and 10. The means are numbers here: nothing is differentiated through them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,9 +32,9 @@ AUGMENTATION = 2
 class SequenceLearner(OfflineLearner):
     """Trains a `SequenceModel` on windows of a DSRL dataset."""
 
-    config_class: Any = SequenceConfig
-    model_class: Any = SequenceModel
-    policy_class: Any = SequencePolicy
+    config_class: ClassVar[Any] = SequenceConfig
+    model_class: ClassVar[Any] = SequenceModel
+    policy_class: ClassVar[type[SequencePolicy]] = SequencePolicy
 
     def __init__(self, specs: Specs, config: Any = None, seed: int = 0, device: torch.device | str = "cpu") -> None:
         super().__init__(specs, config, seed, device)
@@ -72,7 +72,7 @@ class SequenceLearner(OfflineLearner):
     def learn(self, windows: Any) -> dict[str, Any]:
         """One step of the policy on a scaled batch."""
         steps = windows.mask.sum()
-        metrics: dict[str, Tensor] = {}
+        metrics: dict[str, Any] = {}
         for chunk in self.chunks(windows):
             features = self.model.actor.features(chunk)[chunk.mask]
             loss, found = self.policy_loss(chunk, features)

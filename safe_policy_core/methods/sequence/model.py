@@ -65,9 +65,9 @@ def align(batch: Mapping[str, Tensor]) -> Windows:
         return windows
     length = windows.mask.shape[1]
     index = (torch.arange(length, device=padding.device) + padding) % length
-    turned = (value.gather(1, index.view(*index.shape, *[1] * (value.dim() - 2)).expand(value.shape))
-              for value in windows[:-1])
-    return Windows(*turned, windows.terminal)
+    turned = {name: value.gather(1, index.view(*index.shape, *[1] * (value.dim() - 2)).expand(value.shape))
+              for name, value in windows._asdict().items() if name != "terminal"}
+    return windows._replace(**turned)
 
 
 def vector_size(specs: Specs) -> int:
