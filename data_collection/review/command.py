@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from data_collection.review.dataset import ReviewDataset
+from data_collection.review.selection import verdict_counts
 from safe_policy_core.errors import ConfigurationError
 
 
@@ -47,5 +48,6 @@ class Review:
         url = serve(dataset, self.port, self.seconds)
         stop.set()
         reader.join()
-        return {"url": url, "episodes": len(dataset.entries), "changes": dataset.changes, "verdicts": dataset.counts(),
+        return {"url": url, "episodes": len(dataset.entries), "changes": dataset.changes,
+                "verdicts": verdict_counts(dataset.rows()),
                 "problems": [*dataset.problems, *(entry.problem for entry in dataset.entries if entry.problem)]}

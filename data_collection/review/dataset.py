@@ -180,12 +180,6 @@ class ReviewDataset:
                 self._add(last[1], [{"kind": "undo", "text": last[2].id}])
             return last[1] if last else None
 
-    def counts(self) -> dict[str, int]:
-        """How many episodes have which verdict, and how many cannot be used."""
-        rows = self.rows()
-        return {verdict: sum(row.get("verdict") == verdict and not row["problem"] for row in rows)
-                for verdict in ("accept", "reject", "open")} | {"problem": sum(bool(row["problem"]) for row in rows)}
-
     def _levels(self, entry: Entry) -> dict[str, np.ndarray]:
         layer = self._layers[entry.path.parent]
         if layer is None:

@@ -2,10 +2,11 @@
 const ROW = 68;
 
 export default {
-  props: { rows: Array, selected: Number },
+  // rows: JSON, which passes the server's and Vue's watching of every value.
+  props: { rows: String, selected: Number },
   template: `
     <div class="list" ref="box" @scroll.passive="top = $refs.box.scrollTop">
-      <div :style="{ height: rows.length * ROW + 'px', position: 'relative' }">
+      <div :style="{ height: items.length * ROW + 'px', position: 'relative' }">
         <div v-for="row in inView" :key="row.index" class="entry" :data-name="row.name"
              :class="[row.verdict, { chosen: row.index === selected, bad: row.problem }]"
              :style="{ top: row.place * ROW + 'px' }" @click="$emit('choose', row.index)">
@@ -31,18 +32,19 @@ export default {
     </div>`,
   data: () => ({ ROW, top: 0, height: 600 }),
   computed: {
+    items() { return JSON.parse(this.rows); },
     inView() {
       const first = Math.max(0, Math.floor(this.top / ROW) - 3);
-      return this.rows.slice(first, first + Math.ceil(this.height / ROW) + 6).map((row, i) => ({ ...row, place: first + i }));
+      return this.items.slice(first, first + Math.ceil(this.height / ROW) + 6).map((row, i) => ({ ...row, place: first + i }));
     },
   },
   watch: {
     selected() { this.reveal(); },
-    rows() { this.reveal(); },
+    items() { this.reveal(); },
   },
   methods: {
     reveal() {
-      const place = this.rows.findIndex((row) => row.index === this.selected);
+      const place = this.items.findIndex((row) => row.index === this.selected);
       if (place < 0) return;
       const box = this.$refs.box;
       if (place * ROW < box.scrollTop) box.scrollTop = place * ROW;

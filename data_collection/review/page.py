@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,26 @@ from nicegui.events import GenericEventArguments
 from data_collection.review.dataset import ReviewDataset
 from data_collection.review.keys import KEYS
 from data_collection.review.player import Player, rounded
-from data_collection.review.selection import FILTERS, ORDERS, chosen
+from data_collection.review.selection import FILTERS, ORDERS, chosen, verdict_counts
 from safe_policy_core.data.labels import Label
 from safe_policy_core.errors import DatasetError
 
+CHANGES = ("accept", "reject", "reopen", "take_suggestion", "first_contact")
+"""Commands that change the labels of the chosen episode."""
 POLL_PERIOD = 0.25
 """[s] Between two looks for what the reader, another window or another process changed."""
 
 
-class EpisodeList(Element, component="episode_list.js"):
-    """Props rows and selected; emits `choose` with an index."""
+class EpisodeList(Element, component="episode_list.js", default_props="rows=[]"):
+    """Props rows (JSON) and selected; emits `choose` with an index."""
 
 
-class Scatter(Element, component="scatter.js"):
-    """Props rows and selected; emits `choose` with an index."""
+class Scatter(Element, component="scatter.js", default_props="rows=[]"):
+    """Props rows (JSON) and selected; emits `choose` with an index."""
 
 
 class Timeline(Element, component="timeline.js"):
-    """Props episode and keys; emits `mark` and `command`."""
+    """Props tracks (JSON) and keys; emits `mark` and `command`."""
 
 
 class ReviewPage:
@@ -42,6 +45,7 @@ class ReviewPage:
         self._version = -1
         self._selected: int | None = None
         self._rows: list[dict[str, Any]] = []
+        self._tracks: dict[str, Any] | None = None
         self._kept_note = ""
         self._player = Player(dataset)
         ui.add_css(Path(__file__).with_name("style.css"))
@@ -99,16 +103,15 @@ class ReviewPage:
         every = self._dataset.rows()
         self._rows = chosen(every, self._filter.value, self._order.value, self._search.value or "")
         for element, rows in ((self._list, self._rows), (self._scatter, every)):
-            element.props["rows"] = rows
-            element.update()
-        counts = self._dataset.counts()
+            element.props["rows"] = json.dumps(rows)
+        counts = verdict_counts(every)
         done = counts["accept"] + counts["reject"]
         self._progress.value = done / max(1, len(every) - counts["problem"])
         self._counts.text = f"{done} of {len(every) - counts['problem']} reviewed · {counts['accept']} accepted · " \
             f"{counts['reject']} rejected" + (f" · {counts['problem']} damaged" if counts["problem"] else "")
         for problem in self._dataset.problems:
             self._counts.text += f" · {problem}"
-        if self._selected is None and self._rows and self._rows[0]["recording"]:
+        if self._selected is None and self._rows and all(row["recording"] or row["problem"] for row in every):
             self._choose(self._rows[0]["index"])
         elif self._selected is not None:
             self._show_labels()
@@ -121,12 +124,11 @@ class ReviewPage:
         entry = self._dataset.entries[index]
         for element in (self._list, self._scatter):
             element.props["selected"] = index
-            element.update()
         self._name.text = entry.problem or entry.name
-        self._timeline.props["episode"] = None
+        self._tracks = None
         if entry.recording and not entry.problem:
             try:
-                self._timeline.props["episode"] = self._player.tracks(index, self._near(index))
+                self._tracks = self._player.tracks(index, self._near(index))
             except DatasetError as error:
                 self._name.text = str(error)
         self._show_labels()
@@ -142,10 +144,8 @@ class ReviewPage:
     def _show_labels(self) -> None:
         assert self._selected is not None
         levels, history = self._dataset.labels(self._selected)
-        shown = self._timeline.props["episode"]
-        if shown is not None:
-            self._timeline.props["episode"] = shown | {kind: rounded(values) for kind, values in levels.items()}
-        self._timeline.update()
+        shown = self._tracks and self._tracks | {kind: rounded(values) for kind, values in levels.items()}
+        self._timeline.props["tracks"] = json.dumps(shown) if shown else ""
         row = self._dataset.row(self._selected)
         self._name.classes(replace="episode " + row.get("verdict", ""))
         if row.get("note", "") != self._kept_note:  # else a person may be writing it
@@ -159,10 +159,12 @@ class ReviewPage:
         what = event.args
         self._try(lambda: self._dataset.mark(what["key"], what["kind"], [(what["first"], what["end"])], what["value"]))
 
-    def _command(self, event: GenericEventArguments) -> Any:
-        return self._run(event.args["command"], event.args["step"])
+    def _command(self, event: GenericEventArguments) -> None:
+        # A key pressed before the next episode was on the screen is not meant for it.
+        if event.args["key"] == (self._tracks and self._tracks["key"]) or event.args["command"] not in CHANGES:
+            self._run(event.args["command"], event.args["step"])
 
-    def _run(self, command: str, step: int = 0) -> Any:
+    def _run(self, command: str, step: int = 0) -> None:
         """One command of `KEYS` that the player does not do by itself."""
         moves = {"next": 1, "previous": -1}
         cycles = {"filter": (self._filter, FILTERS), "sort": (self._order, ORDERS)}
@@ -172,15 +174,12 @@ class ReviewPage:
             select, options = cycles[command]
             names = list(options)
             select.value = names[(names.index(select.value) + 1) % len(names)]
-        elif command in ("note", "search"):
-            (self._note if command == "note" else self._search).run_method("focus")
         elif command == "help":
             self._help.open()
         elif command == "undo":
             self._undo()
         elif self._selected is not None:
-            return self._change(command, step, self._selected)
-        return None
+            self._change(command, step, self._selected)
 
     def _change(self, command: str, step: int, index: int) -> None:
         """What is done to the chosen episode."""

@@ -2,7 +2,7 @@
 const WIDTH = 260, HEIGHT = 190, LEFT = 34, BOTTOM = 30, EDGE = 14;
 
 export default {
-  props: { rows: Array, selected: Number },
+  props: { rows: String, selected: Number },
   template: `
     <svg class="scatter" :viewBox="'0 0 ${WIDTH} ${HEIGHT}'">
       <line class="axis" x1="${LEFT}" x2="${WIDTH - 6}" y1="${HEIGHT - BOTTOM}" y2="${HEIGHT - BOTTOM}"/>
@@ -19,7 +19,7 @@ export default {
               @click="$emit('choose', p.index)"><title>{{ p.name }}: reward {{ p.reward }}, cost {{ p.cost }}</title></circle>
     </svg>`,
   computed: {
-    shown() { return this.rows.filter((row) => row.recording && !row.problem); },
+    shown() { return JSON.parse(this.rows).filter((row) => row.recording && !row.problem); },
     range() {
       const of = (name) => {
         const values = this.shown.map((row) => row[name]);

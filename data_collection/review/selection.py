@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from safe_policy_core.data.labels import VERDICTS
+
 Row = dict[str, Any]
 
 FILTERS: dict[str, Callable[[Row], bool]] = {
@@ -31,3 +33,10 @@ def chosen(rows: list[Row], wanted: str, order: str, text: str) -> list[Row]:
     text = text.lower()
     return sorted((row for row in rows if FILTERS[wanted](row) and
                    text in f"{row['name']} {row.get('task', '')} {row.get('note', '')}".lower()), key=ORDERS[order])
+
+
+def verdict_counts(rows: list[Row]) -> dict[str, int]:
+    """How many episodes have which verdict, and how many cannot be used."""
+    counts = {verdict: sum(row.get("verdict") == verdict and not row["problem"] for row in rows)
+              for verdict in VERDICTS}
+    return counts | {"problem": sum(bool(row["problem"]) for row in rows)}

@@ -6,7 +6,8 @@ const COLOURS = { reward: "#3ecf8e", cost: "#ff6369", attention: "#f5a524", huma
 const FRAME_TIME = 100;
 
 export default {
-  props: { episode: Object, keys: Object },
+  // tracks: the episode as JSON, or "".
+  props: { tracks: String, keys: Object },
   template: `
     <div class="player">
       <div class="stage">
@@ -30,6 +31,8 @@ export default {
     </div>`,
   data: () => ({ at: 0, anchor: null, drag: null }),
   computed: {
+    // Frozen, so that Vue does not watch every number: drawing reads them all.
+    episode() { return this.tracks ? Object.freeze(JSON.parse(this.tracks)) : null; },
     last() { return this.episode ? this.episode.frames - 1 : 0; },
     seconds() { return this.episode ? this.episode.time[this.at].toFixed(2) : "0.00"; },
     selection() {
@@ -333,7 +336,10 @@ export default {
       else if (command === "play") this.play();
       else if (command === "deselect") this.anchor = null;
       else if (command === "reward" || command === "cost") this.toggle(command);
-      else this.$emit("command", { command, step: Math.max(0, this.at - 1) });
+      else if (command === "note" || command === "search") {
+        // At once, or what is typed next would be taken for commands.
+        document.querySelector(command === "note" ? ".note textarea" : ".search input").focus();
+      } else this.$emit("command", { command, step: Math.max(0, this.at - 1), key: this.episode ? this.episode.key : null });
     },
     toggle(kind) {
       if (!this.episode) return;

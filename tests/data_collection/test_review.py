@@ -12,7 +12,7 @@ from data_collection.review import pictures
 from data_collection.review.command import Review
 from data_collection.review.dataset import ReviewDataset
 from data_collection.review.player import Player
-from data_collection.review.selection import ORDERS, chosen
+from data_collection.review.selection import ORDERS, chosen, verdict_counts
 from safe_policy_core.data.episodes import EpisodeStore, write_episode
 from safe_policy_core.data.labels import LABELS_FILE, LabelLayer, recording_id
 from safe_policy_core.data.scores import Score, write_scores
@@ -41,7 +41,7 @@ def test_marks_reach_training_and_survive_a_restart(folder: Path) -> None:
     again = loaded(folder, "ben")
     assert [row["cost"] for row in again.rows()] == [3, 0, 0]
     assert again.row(1)["verdict"] == "reject" and again.row(2)["note"] == "box fell"
-    assert again.counts() == {"accept": 0, "reject": 1, "open": 2, "problem": 0}
+    assert verdict_counts(again.rows()) == {"accept": 0, "reject": 1, "open": 2, "problem": 0}
     store = EpisodeStore(folder)
     assert [summary.total_cost for summary in store.summaries] == [3, 0]
 
