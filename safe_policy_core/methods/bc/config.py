@@ -39,3 +39,5 @@ PRESETS = {"small": BcConfig, "all": lambda: replace(BcConfig(), selection="all"
 """Name -> function that makes the configuration."""
 BATCH, LENGTH = 128, 1
 """Sequences of a training batch and their rows: without memory, rows are better drawn one by one."""
+EXPERIMENT_PRESETS = ("small", "all")
+"""What comparisons of offline methods run: BC-Safe and BC-All."""
