@@ -130,11 +130,11 @@ def test_vae_knows_actions_of_the_data_from_others() -> None:
     """
     vae = ActionVae(2, 1, 32)
     optimiser = torch.optim.Adam(vae.parameters(), 1e-2)
-    state = torch.randn(256, 2)
+    state = torch.randn(64, 2)
     action = 0.5 * state[:, :1].tanh()
     for _ in range(60):
         optimiser.zero_grad()
-        vae.loss(state, action, torch.randn(256, 2)).backward()
+        vae.loss(state, action, torch.randn(64, 2)).backward()
         optimiser.step()
     inside, outside = (latent_kl(*vae.encode(state, value)) for value in (action, -action.sign()))
     assert (outside > inside.median()).float().mean() > 0.95

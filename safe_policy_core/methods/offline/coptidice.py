@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.config import CoptidiceConfig
 from safe_policy_core.methods.offline.learner import OfflineLearner
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.mlp import relu_mlp
 
@@ -50,7 +50,7 @@ class CoptidiceModel(OfflineModel):
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         distribution = self.actor(state)
-        normal = torch.randn(distribution.mean.shape, generator=generator, device=state.device)
+        normal = normal_noise(distribution.mean.shape, generator, state.device)
         return Decision(distribution.mode if deterministic else distribution.sample(normal))
 
 

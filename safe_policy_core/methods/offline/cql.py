@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.config import CqlConfig
 from safe_policy_core.methods.offline.learner import OfflineLearner
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.actor import SquashedActor
 from safe_policy_core.networks.distributions import SquashedGaussian
 from safe_policy_core.networks.paired import TwinCritics
@@ -43,7 +43,7 @@ class CqlModel(OfflineModel):
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         distribution = self.actor(state)
-        normal = torch.randn(distribution.mean.shape, generator=generator, device=state.device)
+        normal = normal_noise(distribution.mean.shape, generator, state.device)
         action = distribution.mode if deterministic else distribution.raw_sample(normal).tanh()
         return Decision(action, self.critics(state, action)[0].amin(0))
 

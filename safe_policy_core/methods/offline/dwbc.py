@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.config import DwbcConfig
 from safe_policy_core.methods.offline.demonstrations import DemonstrationsLearner, discriminator, halves
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.actor import GaussianActor
 
 LIKELIHOOD_RANGE = (-20.0, 10.0)
@@ -48,7 +48,7 @@ class DwbcModel(OfflineModel):
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         distribution = self.actor(state)
-        normal = torch.randn(distribution.mean.shape, generator=generator, device=state.device)
+        normal = normal_noise(distribution.mean.shape, generator, state.device)
         return Decision(distribution.mode if deterministic else distribution.sample(normal))
 
 
@@ -74,7 +74,8 @@ class DwbcLearner(DemonstrationsLearner):
         self.optimisers["discriminator"].step(loss)
         weights = torch.cat(imitation_weights(safe.detach(), unlabelled.detach(), config.imitation,
                                               config.positive_share))
-        actor_loss = -sum(part.mean() for part in halves(weights * likelihood))
+        imitated, borrowed = halves(weights * likelihood)
+        actor_loss = -imitated.mean() - borrowed.mean()
         self.optimisers["actor"].step(actor_loss)
         return {"discriminator_loss": loss.detach(), "actor_loss": actor_loss.detach(),
                 "safe": safe.detach().mean(), "unlabelled": unlabelled.detach().mean()}

@@ -22,7 +22,7 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.fosp.equations import expectile_loss
 from safe_policy_core.methods.offline.config import FisorConfig
 from safe_policy_core.methods.offline.learner import OfflineLearner
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.diffusion import Diffusion
 from safe_policy_core.networks.mlp import relu_mlp
 from safe_policy_core.networks.paired import TwinCritics, follow
@@ -85,7 +85,7 @@ class FisorModel(OfflineModel):
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         """For a single state. Every decision is a draw; `deterministic` is the same."""
         states = state.repeat_interleave(self.config.candidates, 0)
-        start = torch.randn((len(states), self.action_dim), generator=generator, device=state.device)
+        start = normal_noise((len(states), self.action_dim), generator, state.device)
         actions = self.diffusion.sample(lambda action, step: self.slow_actor(states, action, step), start, generator,
                                         bound=1.0)
         values = self.critics(states, actions, slow=True)

@@ -14,7 +14,7 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.fosp.equations import expectile_loss
 from safe_policy_core.methods.offline.config import IqlConfig
 from safe_policy_core.methods.offline.learner import OfflineLearner
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.mlp import relu_mlp
 from safe_policy_core.networks.paired import TwinCritics
@@ -36,7 +36,7 @@ class IqlModel(OfflineModel):
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         distribution = self.actor(state)
-        normal = torch.randn(distribution.mean.shape, generator=generator, device=state.device)
+        normal = normal_noise(distribution.mean.shape, generator, state.device)
         return Decision(distribution.mode if deterministic else distribution.sample(normal),
                         self.value(state).squeeze(-1))
 

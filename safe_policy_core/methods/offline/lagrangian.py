@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.learner import OfflineLearner
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.action_vae import ActionVae
 from safe_policy_core.networks.lagrangian import PidLagrangian
 from safe_policy_core.networks.paired import TwinCritics, soft_clipped
@@ -53,8 +53,7 @@ class LagrangianModel(OfflineModel):
         return torch.stack([soft_clipped(values[0], weight), soft_clipped(values[1], 1 - weight)])
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
-        normal = torch.randn((self.config.candidates, len(state), self.noise_size), generator=generator,
-                             device=state.device)
+        normal = normal_noise((self.config.candidates, len(state), self.noise_size), generator, state.device)
         actions = self.draw(state, normal)
         values, best = best_candidate(self.clipped_values(self.critics(state, actions)), self.lagrangian.multiplier)
         chosen = actions.gather(0, best[None, :, None].expand(1, -1, self.action_dim))[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,3 +92,8 @@ class OfflineModel(nn.Module):
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         """An action for each (B, inputs) standardised state."""
         raise NotImplementedError
+
+
+def normal_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Standard normal numbers, drawn on the CPU so that a seed gives the same ones on every device."""
+    return torch.randn(tuple(shape), generator=generator).to(device)

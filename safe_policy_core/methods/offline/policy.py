@@ -15,7 +15,7 @@ class OfflinePolicy(Policy):
     def __init__(self, model: OfflineModel, specs: Specs, device: torch.device | str = "cpu") -> None:
         self.specs = specs
         self._model, self._device, self._name = model, torch.device(device), next(iter(specs.observation))
-        self._generator = torch.Generator(self._device)
+        self._generator = torch.Generator()
 
     def reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.config import RgmConfig
 from safe_policy_core.methods.offline.demonstrations import DemonstrationsLearner, discriminator, halves
-from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps
+from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.mlp import relu_mlp
 
@@ -54,7 +54,7 @@ class RgmModel(OfflineModel):
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         distribution = self.actor(state)
-        normal = torch.randn(distribution.mean.shape, generator=generator, device=state.device)
+        normal = normal_noise(distribution.mean.shape, generator, state.device)
         return Decision(distribution.mode if deterministic else distribution.sample(normal))
 
 
