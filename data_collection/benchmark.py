@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -10,13 +11,19 @@ from typing import Any
 import numpy as np
 
 from data_collection.conversion import IMAGE_TOPIC, STEP_TOPIC, convert_file
+from data_collection.dataset.check import check_files
 from data_collection.recording import McapEpisodeWriter
 from data_collection.recording.encoding import encode_message, stamp
+from safe_policy_core.benchmark import example_episode
+from safe_policy_core.data.episode_file import read_pictures, write_episode
+from safe_policy_core.errors import DatasetError
 
 STEPS = 80
 CONTROL_PERIOD_NS = 100_000_000
 FRAMES_PER_STEP = 3
 STATES_PER_STEP = 10
+CHECKED = 100
+"""Episodes that `dataset check` is measured on."""
 START_NS = 1_700_000_000_000_000_000
 
 _ACTION = {"name": "action", "shape": [6], "dtype": "float32", "low": -1.0, "high": 1.0, "unit": "1"}
@@ -94,7 +101,27 @@ def rows() -> list[dict[str, Any]]:
             _, episode = convert_file(path)
             seconds = time.perf_counter() - begin
             result.append(_row(f"conversion MCAP to HDF5, {name} pictures", len(episode) / seconds, "steps/s"))
+            result.append(_row(f"conversion MCAP to HDF5, {name} pictures, against real time",
+                               len(episode) * CONTROL_PERIOD_NS / 1e9 / seconds, "times"))
+        result += _dataset_rows(Path(folder) / "set")
     return result
+
+
+def _dataset_rows(folder: Path) -> list[dict[str, Any]]:
+    """`dataset check`, and pictures from HDF5 that the disk cache holds, on episodes of the longest length."""
+    files = [folder / f"{seed:03d}.h5" for seed in range(CHECKED)]
+    for seed, path in enumerate(files):
+        write_episode(path, example_episode(seed, STEPS))
+    workers = os.cpu_count() or 1
+    begin = time.perf_counter()
+    problems = [item.problem for item in check_files(files, workers) if item.problem]
+    seconds = time.perf_counter() - begin
+    if problems:
+        raise DatasetError(f"benchmark: {problems[0]}")
+    begin = time.perf_counter()
+    frames = sum(len(read_pictures(path)) for path in files)
+    return [_row(f"dataset check, episodes of {STEPS} steps, {workers} processes", len(files) / seconds, "episodes/s"),
+            _row("64x64 pictures from HDF5 in the disk cache", frames / (time.perf_counter() - begin), "frames/s")]
 
 
 def _row(name: str, value: float, unit: str) -> dict[str, Any]:
