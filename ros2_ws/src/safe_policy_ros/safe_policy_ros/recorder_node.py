@@ -74,7 +74,7 @@ class RecorderNode(Node):
         self._closed = False
         # raw: messages go into the file as the bytes that came; only the episode's state is read.
         group = TakenByHand()
-        self._taps = [(topic, kind, subscribe(self, _message_type(kind), topic, profile, group, QUEUE_DEPTH, raw=True))
+        self._taps = [(topic, kind, subscribe(self, message_type(kind), topic, profile, group, QUEUE_DEPTH, raw=True))
                       for topic, (kind, profile) in TOPICS.items()]
         # Steady clocks: a step of the system's time must not stall the recording.
         steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
@@ -188,7 +188,7 @@ class RecorderNode(Node):
         self._saved.wait_for_all_acked(Duration(seconds=0.5))
 
 
-def _message_type(name: str) -> type:
+def message_type(name: str) -> type:
     """The class of "package/msg/Name"."""
     package, _, message = name.split("/")
     return getattr(import_module(f"{package}.msg"), message)
