@@ -138,7 +138,7 @@ export default {
       const curves = (rows, from, first) => [0, 1, 2].filter((i) => rows.length && rows[0].length > from + i)
         .map((i) => ({ values: step(rows, from + i), first }));
       const lanes = [{ name: "reward", kind: "reward", height: LANE }, { name: "cost", kind: "cost", height: LANE },
-        { name: "by hand · limit", kind: "events", height: 12 }];
+        { name: "hand · limit", kind: "events", height: 12 }];
       if (e.attention.length) lanes.push({ name: "attention", kind: "attention", height: 34 });
       const left = this.height - lanes.reduce((sum, lane) => sum + lane.height + GAP, GAP);
       const plots = [
