@@ -14,7 +14,7 @@ class SafeDreamerConfig(DreamerConfig):
 
     cost_limit: float = 0.0
     """b: largest discounted cost to come."""
-    initial_multiplier: float = 0.5
+    initial_multiplier: float = 0.1
     """Lambda. SafeDreamer begins at 0.01 and learns for a million steps; in a few thousand lambda would stay there."""
     initial_penalty: float = 1e-3
     """Mu, for the same reason; SafeDreamer has 1e-6. With 0.01 lambda was 5 after 400 steps of the tests' point task,
