@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from safe_policy_core.methods.registry import METHODS, make_learner
 from sim.osrl_peer.peer import PYTHON, Job, run
 
 BATCH, STEPS = 512, 30
-TIMED = ("cpq", "bcq_lag", "bear_lag", "coptidice")
+TIMED, FOUR_CRITICS = ("cpq", "bcq_lag", "bear_lag", "coptidice"), ("bcq_lag", "bear_lag")
 
 
 def example_dataset(observations: int = 72, actions: int = 2, episodes: int = 20, length: int = 500) -> DsrlDataset:
@@ -47,11 +48,12 @@ def own_step_time(method: str, dataset: DsrlDataset, batch: int, threads: int, s
     return 1e3 * float(np.median(durations))
 
 
-def osrl_step_time(method: str, dataset: DsrlDataset, path: Path, batch: int, threads: int) -> float:
-    """The same of OSRL, with networks of the same number and size."""
+def osrl_step_time(method: str, dataset: DsrlDataset, path: Path, batch: int, threads: int,
+                   equal_networks: bool = False) -> float:
+    """The same of OSRL, as it comes or with as many critics as ours."""
     low, high = float(dataset.returns.min()), float(dataset.returns.max())
     return run(Job(method, str(path), STEPS, batch, 10.0, int(dataset.lengths.max()), (low, high), high,
-                   threads=threads, equal_networks=True)).step_time
+                   threads=threads, equal_networks=equal_networks)).step_time
 
 
 def table(dataset: DsrlDataset, path: Path, methods: Sequence[str], batch: int, threads: int) -> Iterator[str]:
@@ -72,12 +74,14 @@ def rows() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "example.hdf5"
         write_dsrl(path, dataset)
-        for threads in (1, 2):
-            for method in TIMED:
-                mine = own_step_time(method, dataset, BATCH, threads)
-                theirs = osrl_step_time(method, dataset, path, BATCH, threads) if PYTHON.is_file() else None
-                found.append({"name": f"{method}: training steps, batch {BATCH}, {threads} threads",
-                              "value": 1e3 / mine, "unit": "steps/s", "peer": "OSRL" if theirs else None,
+        for threads, method in itertools.product((1, 2), TIMED):
+            mine = own_step_time(method, dataset, BATCH, threads)
+            # OSRL has four critics a signal in BCQ-Lag and BEAR-Lag, the papers and we have two: beside both.
+            for equal in (False, True) if PYTHON.is_file() and method in FOUR_CRITICS else (False,):
+                theirs = osrl_step_time(method, dataset, path, BATCH, threads, equal) if PYTHON.is_file() else None
+                found.append({"name": f"{method}: training step, batch {BATCH}, {threads} threads",
+                              "value": 1e3 / mine, "unit": "steps/s",
+                              "peer": None if theirs is None else "OSRL with two critics" if equal else "OSRL",
                               "peer_value": 1e3 / theirs if theirs else None,
                               "ratio": theirs / mine if theirs else None})
     return found
