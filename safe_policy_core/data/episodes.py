@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from safe_policy_core.data.episode_file import Episode, content_hash, read_episode, write_episode
-from safe_policy_core.data.labels import LabelLayers
+from safe_policy_core.data.labels import LABELS_FILE, LabelLayers
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 
@@ -64,12 +64,19 @@ class EpisodeStore:
     def add(self, source: Episode | Path | str, weight: float = 1.0) -> None:
         """Adds one episode. Its rows start a sampled window `weight` times as often as others.
 
-        Raises `DatasetError` when the file is bad or its specs differ from those in the store.
+        A file comes with the labels beside it. Raises `DatasetError` when it is bad or rejected by a reviewer, or its
+        specs differ from those in the store.
         """
         if not (np.isfinite(weight) and weight > 0):
             raise DatasetError(f"weight: expected a positive number, got {weight}")
         self._load_pending()
-        episode, name = (source, "episode") if isinstance(source, Episode) else (read_episode(source), str(source))
+        if isinstance(source, Episode):
+            name, episode = "episode", source
+        else:
+            name, labelled = str(source), LabelLayers().labelled(Path(source), read_episode(source))
+            if labelled is None:
+                raise DatasetError(f"{source}: a reviewer rejected it, see {LABELS_FILE} beside it")
+            episode = labelled
         try:
             self._append(episode.validated(), weight)
         except DatasetError as error:

@@ -167,7 +167,7 @@ class LabelLayer:
             metadata["success"] = bool((tracks["reward"] > 0).any())
         if "violation" in metadata and any(label.kind == "cost" for label in labels):
             metadata["violation"] = bool((tracks["cost"] > 0).any())
-        return replace(episode, **tracks, metadata=metadata)
+        return replace(episode, reward=tracks["reward"], cost=tracks["cost"], metadata=metadata)
 
 
 class LabelLayers:

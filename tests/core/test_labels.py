@@ -38,6 +38,11 @@ def test_training_sees_the_labels_and_not_the_rejected(tmp_path: Path) -> None:
     expected[2:4], expected[4] = 1, 0
     np.testing.assert_array_equal(store.rows_of(0)["cost"][1:], expected)
     assert store.summaries[0].metadata["labels"] == {"count": 2, "who": ["anna"]}
+    one = EpisodeStore()
+    one.add(tmp_path / "0.h5")
+    assert one.summaries[0].total_cost == expected.sum()
+    with pytest.raises(DatasetError, match=r"1\.h5: a reviewer rejected it"):
+        one.add(tmp_path / "1.h5")
     assert (tmp_path / "0.h5").read_bytes() == recorded, "the recording itself stays as it was"
     layer.add([label(recording_id(rejected), "undo", "d", text="c")])
     assert len(EpisodeStore(tmp_path)) == 2
