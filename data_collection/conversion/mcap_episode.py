@@ -79,9 +79,9 @@ def episode_from_steps(recordings: Sequence[RecordingFile], steps: list[Any], me
     truncated[-1] |= interrupted
     summary = recordings[0].summary
     metadata = {**metadata, "specs": specs, "dropped": summary.get("dropped", {}),
-                "replaced_images": replaced, "interrupted": interrupted,
-                "recovered": bool(summary.get("recovered", False)), "source": path.name,
-                "crop": list(crop) if crop else None}
+                "clocks": summary.get("clocks", {}), "replaced_images": replaced,
+                "interrupted": interrupted, "recovered": bool(summary.get("recovered", False)),
+                "source": path.name, "crop": list(crop) if crop else None}
     pose = np.concatenate([column("pose"), np.array([steps[-1].next_pose], np.float32)])
     return Episode(observations={"image": images, "pose": pose}, executed_action=column("executed_action"),
                    policy_action=column("requested_action"), human_action=column("human_action"),

@@ -74,10 +74,12 @@ def test_the_episode_is_what_was_published(tmp_path):
     assert path == tmp_path / "a.h5" and again.metadata == episode.metadata
 
 
-def test_dropped_messages_are_in_the_metadata(tmp_path):
+def test_dropped_messages_and_clock_offsets_are_in_the_metadata(tmp_path):
     episode = mcap_to_episode(record(tmp_path / "a.mcap", without("/franka/current_pose", 3, 4, 9)))
     assert episode.metadata["dropped"]["/franka/current_pose"] == 3
     assert episode.metadata["dropped"][IMAGE_TOPIC] == 0
+    # A step is received when it ends, with the stamp of its beginning.
+    assert episode.metadata["clocks"]["stamped_to_received"][STEP_TOPIC] == pytest.approx([0.1] * 3)
 
 
 def test_a_missing_picture_is_replaced_by_its_neighbour_and_counted(tmp_path, caplog):
