@@ -64,9 +64,10 @@ class Figure3:
     def _draw(self, ax: Any, stage: DiscriminatorStage, points: np.ndarray, threshold: float) -> None:
         line = np.linspace(-1, 1, 81)
         grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-        ax.imshow(signals(stage, grid).reshape(81, 81), origin="lower", extent=(-1, 1, -1, 1), vmin=0, vmax=1,
+        surface = signals(stage, grid).reshape(81, 81)
+        ax.imshow(surface, origin="lower", extent=(-1, 1, -1, 1), vmin=0, vmax=1,
                   cmap="viridis", aspect="auto")
-        ax.contour(line, line, signals(stage, grid).reshape(81, 81), [threshold], colors="white")
+        ax.contour(line, line, surface, [threshold], colors="white")
         _draw_points(ax, points, self.demonstrations)
 
 

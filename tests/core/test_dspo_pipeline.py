@@ -123,33 +123,42 @@ def test_the_same_seed_makes_the_same_split(source: Path, split: Path, tmp_path:
         split_safe((source,), tmp_path / "again", demonstrations=5)
 
 
-def test_training_never_reads_the_costs(split: Path, tmp_path: Path) -> None:
-    """Every stage runs in a split whose scoring file is not there."""
-    blind = tmp_path / "blind"
-    blind.mkdir()
+@pytest.fixture(scope="module")
+def blind(split: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The split without its scoring file."""
+    folder = tmp_path_factory.mktemp("blind")
     for part in ("safe", "unlabelled"):
-        (blind / part).symlink_to(split / part)
-    result = DspoRun(blind, tmp_path / "out", CONFIG, progress=False).run()
-    assert set(result) == {"discriminator", "label", "diffusion", "generate", "clone"}
+        (folder / part).symlink_to(split / part)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(blind: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all stages, which never sees a cost."""
+    out = tmp_path_factory.mktemp("whole")
+    result = DspoRun(blind, out, CONFIG, progress=False).run()
+    assert list(result) == ["discriminator", "label", "diffusion", "generate", "clone"]
+    return out
+
+
+def test_training_never_reads_the_costs(blind: Path, whole: Path) -> None:
+    assert load_checkpoint(whole)[1]["step"] == CONFIG.cloning.steps
     with pytest.raises(DatasetError, match=SCORING):
         read_truth(blind)
 
 
-def test_stage_by_stage_is_the_same_as_all_at_once(split: Path, tmp_path: Path) -> None:
-    whole = DspoRun(split, tmp_path / "whole", CONFIG, progress=False)
-    whole.run()
+def test_stage_by_stage_is_the_same_as_all_at_once(blind: Path, whole: Path, tmp_path: Path) -> None:
+    """Each stage in a new process's objects, from what the ones before left on disk."""
     for stage in ("discriminator", "label", "diffusion", "generate", "clone"):
-        DspoRun(split, tmp_path / "parts", CONFIG, progress=False).run([stage])
-    policies = [load_policy(tmp_path / name) for name in ("whole", "parts")]
-    summaries = [evaluate(PointEnv(), policy, range(2)).reward for policy in policies]
-    assert summaries[0] == summaries[1]
+        DspoRun(blind, tmp_path, CONFIG, progress=False).run([stage])
+    rewards = [evaluate(PointEnv(), load_policy(run), range(2)).reward for run in (whole, tmp_path)]
+    assert rewards[0] == rewards[1]
     for name in ("", "discriminator", "diffusion"):
-        one, other = (load_checkpoint(tmp_path / run / name)[1]["sha256"] for run in ("whole", "parts"))
+        one, other = (load_checkpoint(run / name)[1]["sha256"] for run in (whole, tmp_path))
         assert one == other
 
 
-def test_an_interrupted_stage_goes_on_exactly(split: Path, tmp_path: Path) -> None:
-    DspoRun(split, tmp_path / "whole", CONFIG, progress=False).run(["discriminator"])
+def test_an_interrupted_stage_goes_on_exactly(split: Path, whole: Path, tmp_path: Path) -> None:
     interrupted = DspoRun(split, tmp_path / "parts", CONFIG, progress=False, checkpoint_every=2)
     calls = {"count": 0}
     stage = interrupted._first
@@ -167,7 +176,7 @@ def test_an_interrupted_stage_goes_on_exactly(split: Path, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match="resume"):
         DspoRun(split, tmp_path / "parts", CONFIG, resume=False, progress=False).run(["discriminator"])
     DspoRun(split, tmp_path / "parts", CONFIG, progress=False).run(["discriminator"])
-    one, other = (load_checkpoint(tmp_path / run / "discriminator")[1] for run in ("whole", "parts"))
+    one, other = (load_checkpoint(run / "discriminator")[1] for run in (whole, tmp_path / "parts"))
     assert one["sha256"] == other["sha256"]
 
 
