@@ -22,6 +22,7 @@ ACTIONS = {"executed": "executed_action", "requested": "requested_action", "huma
 """Entity below action/ -> field of Step."""
 ESTIMATES = ("violation_probability", "cost_value", "value")
 _GREY, _BLUE, _ORANGE, _GREEN, _RED = (150, 150, 150), (80, 150, 255), (255, 160, 60), (90, 200, 120), (235, 80, 80)
+_AXIS_COLORS = (_RED, _GREEN, _BLUE, (190, 60, 130), (30, 130, 90), (60, 60, 160))
 _LEVELS = {"DISARMED": "WARN", "ACTIVE": "INFO", "HOLD": "INFO", "FAULT": "ERROR"}
 _JPEG_QUALITY = 92
 
@@ -76,7 +77,8 @@ class RerunView:
         for name, length in (("tool", 0.05), ("target", 0.08)):
             log(f"arm/{name}", rr.TransformAxes3D(length), static=True)
         for name in ACTIONS:
-            log(f"action/{name}", rr.SeriesLines(names=[f"{name} {axis}" for axis in AXES]), static=True)
+            log(f"action/{name}", rr.SeriesLines(names=[f"{name} {axis}" for axis in AXES], colors=_AXIS_COLORS),
+                static=True)
         for path, label, color in (("safety/violation_probability", "violation probability", _RED),
                                    ("safety/cost_value", "expected cost", _ORANGE), ("safety/value", "value", _BLUE),
                                    ("labels/reward", "reward", _GREEN), ("labels/cost", "cost", _RED),
