@@ -322,16 +322,16 @@ def test_conditioned_on_little_cost_they_are_safe_where_cloning_everything_is_no
     fast = {"units": 32, "learning_rate": 2e-3, "warm_up": 10, "dropout": 0.0, "chunk": 64}
     bc = {"units": 32, "layers": 1}
     for name, method, changes, steps in (
-            ("bc_all", "bc", bc | {"selection": "all"}, 150), ("bc_safe", "bc", bc, 150), ("cdt", "cdt", fast, 100),
-            ("qpt", "qpt", fast | {"critic_units": 32, "discount": 0.9}, 100)):
+            ("bc_all", "bc", bc | {"selection": "all"}, 100), ("bc_safe", "bc", bc, 100), ("cdt", "cdt", fast, 80),
+            ("qpt", "qpt", fast | {"critic_units": 32, "discount": 0.9}, 80)):
         default = CONFIGS.get(method)
         config = dataclasses.replace(default or make_learner("bc", SPECS).config, **changes)
         learner = make_learner(method, SPECS, config)
-        train_offline(learner, data, steps, 48, 1, progress=False)
+        train_offline(learner, data, steps, 32, 1, progress=False)
         policy = learner.policy()
         if default is not None:
             policy.set_target_cost(0.0)
-        costs[name] = evaluate(Corridor(), policy, range(5)).cost
+        costs[name] = evaluate(Corridor(), policy, range(4)).cost
     assert costs["bc_all"] > 5
     assert costs["bc_safe"] == 0
     assert costs["cdt"] < 0.5 and costs["qpt"] < 0.5
@@ -342,7 +342,8 @@ def test_command_line_trains_on_a_file_and_evaluates_under_another_threshold(
     write_dsrl(tmp_path / "corridor.hdf5", corridor_dataset(6))
     monkeypatch.setattr("safe_policy_core.commands.open_env", lambda task, specs: Corridor())
     settings = ("units=16", "layers=1", "heads=2", "length=3")
-    for method, extra in (("qpt", (*settings, "critic_units=16", "candidates=3")), ("bc", ("units=16", "cost_limit=8"))):
+    for method, extra in (("qpt", (*settings, "critic_units=16", "candidates=3")), ("bc", ("units=16", "cost_limit=8"))
+                          ):
         trained = Pretrain(method, (tmp_path / "corridor.hdf5",), tmp_path / method, steps=2, set=extra, batch=8).run()
         assert trained["episodes"] == 6 and trained["frames"] == 6 * STEPS
     found = Evaluate(tmp_path / "qpt", episodes=1, target_cost=2.0).run()
