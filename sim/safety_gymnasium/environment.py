@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import numpy as np
 
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Observation, RobotEnv, Spec, Specs, StepResult
+from sim.safety_gymnasium.plain_sky import plain_sky
 from sim.safety_gymnasium.repaired_import import import_safety_gymnasium
 
 IMAGE_SIZE = 64
@@ -55,7 +57,8 @@ class SafetyGymnasiumEnv(RobotEnv):
         self._running = False
 
     def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
-        raw, info = self._env.reset(seed=seed)
+        with nullcontext() if self._vision else plain_sky():
+            raw, info = self._env.reset(seed=seed)
         self._running, self._success, self._violation = True, False, False
         return self._observation(raw), dict(info) | {"success": False, "violation": False}
 

@@ -32,6 +32,20 @@ class TestPointGoal(RobotEnvContract):
         assert max(costs) > 0
 
 
+def test_without_the_sky_nothing_but_pictures_changes() -> None:
+    env = SafetyGymnasiumEnv("SafetyPointGoal1-v0")
+    env.reset(3)
+    assert "star_hd" not in env.simulation.task.world.xml_string
+    plain = [env.step(np.array([0.5, 0.25], np.float32))[0]["vector"] for _ in range(50)]
+    env.simulation.reset(seed=3)
+    assert "star_hd" in env.simulation.task.world.xml_string
+    for vector in plain:
+        # Action bounds of the Point are [-1, 1] already.
+        starry = env.simulation.step(np.array([0.5, 0.25], np.float32))[0]
+        np.testing.assert_array_equal(vector, starry.astype(np.float32))
+    env.close()
+
+
 class TestPointGoalVision(RobotEnvContract):
     @pytest.fixture(scope="class")
     def env(self) -> Iterator[RobotEnv]:
