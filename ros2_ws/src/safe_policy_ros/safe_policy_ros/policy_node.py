@@ -160,6 +160,7 @@ class PolicyNode(Node):
                 self._env.note(decision)
                 observation, reward, cost, terminated, truncated, info = self._env.step(decision.action)
                 policy.observe_executed(info["executed_action"])
+                policy.observe_outcome(reward, cost)
                 result.terminated, result.truncated = terminated, truncated
                 result.episode_return += reward
                 result.episode_cost += cost
