@@ -82,7 +82,7 @@ def _scene(episode: Episode) -> tuple[int, task.Layout]:
 
 def _norms(error: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Differences of poses, (6,) each -> distances [m] and angles [rad]."""
-    rows = np.array(error)
+    rows = np.array(error, float)
     return np.linalg.norm(rows[:, :3], axis=1), np.linalg.norm(rows[:, 3:], axis=1)
 
 
