@@ -9,7 +9,7 @@ if [[ ! -x $python ]] || ! $python -c 'import lerobot' 2>/dev/null; then
   # pip, because it finds the CPU build of torch; lerobot without its dependencies, which are for robots and training
   # and would bring CUDA.
   $python -m pip install -q --disable-pip-version-check "torch==2.13.0" 2> >(grep -v 'is ignored: it is neither' >&2)
-  uv pip install -q --python $python --no-deps "lerobot==0.4.4" "torchvision==0.28.0" accelerate psutil safetensors
+  uv pip install -q --python $python --no-deps "lerobot==0.4.4" "torchvision==0.25.0" accelerate psutil safetensors
   uv pip install -q --python $python "numpy>=2,<2.4" "datasets>=4,<5" "huggingface-hub>=0.34.2,<0.36" "av>=15,<16" \
     "draccus==0.10.0" "packaging<26" einops pillow jsonlines deepdiff termcolor imageio setuptools
 fi
