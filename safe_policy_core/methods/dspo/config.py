@@ -48,7 +48,7 @@ class DiffusionConfig:
     diffusion_steps: int = 200
     batch: int = 64
     steps: int = 3000
-    learning_rate: float = 2e-4
+    learning_rate: float = 1e-3
     ema: float = 0.995
     condition_dropout: float = 0.25
     """How often the conditions are left out in training."""
@@ -83,7 +83,8 @@ class DspoConfig:
 def full() -> DspoConfig:
     """Sizes of the paper."""
     return DspoConfig(DiscriminatorConfig(layers=3, units=256, steps=5000, batch=64),
-                      DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000),
+                      DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000,
+                                      learning_rate=2e-4),
                       CloningConfig(steps=50_000))
 
 
