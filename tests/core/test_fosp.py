@@ -176,7 +176,7 @@ class TestActorLoss:
         with torch.no_grad():
             p = one.model.reachability.violation_probability(imagined.features[:-1])
             weight = (1 - p) * 10 * advantages[0] - p * 10 * advantages[1]
-            likelihood = one.model.actor(imagined.features[:-1]).log_probability(imagined.action)
+            likelihood = one.model.actor(imagined.features[:-1]).draw_log_probability(imagined.action)
         expected = -(weight * likelihood * imagined.weight).sum() / imagined.weight.sum()
         assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 

@@ -33,7 +33,8 @@ def policy_gradient_loss(model: FospModel, imagined: ImaginedSteps, reward: Adva
     """-E[w log pi'(a | s) + eta entropy] with w of eq. 23 on the new actor's own imagined actions.
 
     The weight of eq. 23 is negative for bad actions. On recorded actions that would push the
-    density away without bound; on the policy's own draws it is the policy gradient.
+    density away without bound; on the policy's own draws it is the policy gradient, as long as the
+    likelihood is that of the draws, which are clipped at the action's bounds.
     """
     config = model.config
     states = imagined.features[:-1]
@@ -42,7 +43,7 @@ def policy_gradient_loss(model: FospModel, imagined: ImaginedSteps, reward: Adva
         weight = online_weight(feasibility, reward.imagined, cost.imagined, config.reward_temperature,
                                config.cost_temperature)
     distribution = model.actor(states)
-    likelihood, entropy = distribution.log_probability(imagined.action), distribution.entropy()
+    likelihood, entropy = distribution.draw_log_probability(imagined.action), distribution.entropy()
     metrics = {"actor/online_weight": imagined.mean(weight), "actor/online_entropy": imagined.mean(entropy)}
     return -imagined.mean(weight * likelihood + config.entropy * entropy), metrics
 
