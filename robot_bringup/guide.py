@@ -1,7 +1,7 @@
 """`make guide`: runs GUIDE.md's commands as they are written there, on the simulated arm.
 
-A block marked `sh` is run, one marked `sh terminal` goes on in the background as in a terminal of its own, and one
-marked `sh robot` needs hardware and is left out.
+A block marked `sh` is run, one marked `sh terminal` goes on in the background as in a terminal of its own until a block
+`sh stop` (Ctrl-C there), and one marked `sh robot` needs hardware and is left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ STOP_TIMEOUT = 20.0
 
 @dataclass(frozen=True)
 class Step:
-    """One command of the guide. kind: "" is run, "terminal" goes on beside the others, "robot" needs hardware."""
+    """One command of the guide. kind: "" is run, "terminal" goes on beside the others until "stop", "robot" needs
+    hardware."""
 
     kind: str
     command: str
@@ -41,8 +42,8 @@ def steps(text: str) -> list[Step]:
     """The guide's commands in their order. Raises `ValueError` for a block of a kind that nobody runs."""
     found = []
     for kind, body in re.findall(r"^```sh[ ]*(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        if kind not in ("", "terminal", "robot"):
-            raise ValueError(f"GUIDE.md: a block of kind {kind!r}, expected sh, sh terminal or sh robot")
+        if kind not in ("", "terminal", "stop", "robot"):
+            raise ValueError(f"GUIDE.md: a block of kind {kind!r}, expected sh, sh terminal, sh stop or sh robot")
         found += [Step(kind, line.strip()) for line in body.splitlines() if line.strip()]
     return found
 
@@ -80,7 +81,9 @@ def main() -> int:
         for step in chosen:
             print(f"\n\033[1m$ {step.command}\033[0m" + (f"   (not run: needs the {step.kind})" if step.kind == "robot"
                                                            else ""), flush=True)
-            if step.kind == "terminal":
+            if step.kind == "stop":
+                terminals.close()
+            elif step.kind == "terminal":
                 terminals.enter_context(terminal(step.command, environment, OUTPUT / "graph.log"))
             elif not step.kind:
                 code = subprocess.run(step.command, shell=True, cwd=ROOT, env=environment, check=False).returncode
