@@ -37,7 +37,9 @@ def main() -> None:
     integrator = MotionIntegrator(task.MOTION_LIMITS)
     integrator.reset(measured())
     trace = []
-    with franky.CartesianImpedanceTracker(robot, gains=gains, period=0.002) as tracker:
+    clips = {name: np.full(3, value) for name, value in zip(("translational_error_clip", "rotational_error_clip"),
+                                                            request["max_error"], strict=True)}
+    with franky.CartesianImpedanceTracker(robot, gains=gains, period=0.002, **clips) as tracker:
         def follow(twists) -> None:
             """One gate period per 10 ms of simulated time; a late process catches up."""
             start = link.snapshot().steps

@@ -13,7 +13,9 @@ from pathlib import Path
 import mujoco
 import numpy as np
 import pytest
+import yaml
 
+from robot_bringup.environment import ROOT
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.geometry import Pose
 from sim.safe_reach import task
@@ -26,6 +28,8 @@ START_TIMEOUT = 120.0
 """[s] Two cores, and the rest of the test suite on them."""
 LAG_TOLERANCE = 0.004
 """Median distance between the two ways into the scene under the same commands [m]."""
+MAX_ERROR = yaml.safe_load((ROOT / "robot_bringup" / "config" / "franka.yaml").read_text())[
+    "franka"]["ros__parameters"]["max_error"]
 CLIENT = Path(__file__).with_name("franky_client.py")
 
 
@@ -49,7 +53,7 @@ class Server:
 
     def drive(self, actions: list[list[float]], start: Pose | None = None) -> np.ndarray:
         """Runs a franky client that follows `actions` through the gate's integrator. Rows of (6,) measured poses."""
-        request = {"arm": self.arm, "link": self.address, "actions": actions,
+        request = {"arm": self.arm, "link": self.address, "actions": actions, "max_error": MAX_ERROR,
                    "start": None if start is None else [*start.position, *start.quaternion]}
         result = subprocess.run([sys.executable, str(CLIENT)], input=json.dumps(request), capture_output=True,
                                 text=True, timeout=START_TIMEOUT, env=os.environ | {"PYTHONPATH": str(Path.cwd())},
@@ -148,6 +152,19 @@ def test_contacts_of_the_arm_are_cost_and_reward(server: Server) -> None:
     server.drive(push)
     after = server.link.snapshot()
     assert after.touch_onsets >= 1 and after.cost_onsets == 0
+
+
+def test_the_arm_leans_on_something_fixed_and_its_wrist_holds(server: Server) -> None:
+    """The target does not move. With a pull of up to 100 N instead of 40 the tool tilts by 0.36 rad here."""
+    home = task.start_pose(11)
+    server.link.reset("original", 0, clear=True)
+    server.drive([[0.0] * 6], home)
+    x, y = home.position[:2]
+    server.link.place(task.Layout((), task.Item("cylinder", float(x) + 0.07, float(y))))
+    poses = server.drive([[1.0, 0, 0, 0, 0, 0]] * 15 + [[-1.0, 0, 0, 0, 0, 0]] * 5)
+    assert server.link.snapshot().touch_onsets >= 1
+    assert np.abs(poses[:, 3:]).max() < 0.15
+    assert np.abs(poses[:, 2] - poses[0, 2]).max() < 0.01
 
 
 def test_a_second_server_on_the_same_port_says_so(server: Server) -> None:
