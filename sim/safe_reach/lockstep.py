@@ -1,9 +1,8 @@
 """The simulated arm and its client, cycle by cycle: no step of the physics without an answer to the state before it.
 
 A real control unit and its client keep 1 kHz on computers of their own. Here both share a machine that may stand still
-for milliseconds. Going on meanwhile with old torques is control with a delay, under which an impedance controller
-becomes unstable: on a busy machine the arm swung 16 cm above its box. So simulated time waits for a client that is
-late, and the arm of one that is silent is held, as a real control unit aborts its motion.
+for milliseconds, and going on meanwhile with old torques is control with a delay that no arm has. So simulated time
+waits for a client that is late, and the arm of one that is silent is held, as a real control unit aborts its motion.
 """
 
 from __future__ import annotations
