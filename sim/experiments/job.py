@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from safe_policy_core.commands import sequence_sizes
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.evaluation import rollout
-from safe_policy_core.methods.overrides import preset
+from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import METHODS, config_module, learner_class, make_learner
 from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.steps import LearnsFromDsrl
@@ -34,7 +35,7 @@ class Job:
     """method: its name, with ":PRESET" behind it for another preset than "small". dataset: a benchmark task's name.
 
     steps: gradient steps. batch: sequences or steps of a batch, None for the method's own. episodes: of the test, with
-    seeds from 0 on. out: folder in which training is checkpointed and resumed.
+    seeds from 0 on. out: folder in which training is checkpointed and resumed. settings: see `configuration`.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Job:
     out: Path
     batch: int | None = None
     device: str = "cpu"
+    settings: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, int, float]:
@@ -64,12 +66,23 @@ def dsrl_methods() -> list[str]:
     return found
 
 
-def configuration(method: str, target_cost: float) -> Any:
-    """A method's preset with the cost limit in it, where it has one."""
+def configuration(method: str, target_cost: float, settings: Sequence[str] = ()) -> Any:
+    """A method's preset with the cost limit in it, where it has one, and with the settings that concern it.
+
+    settings: "NAME=value" for every method that has a setting NAME, "METHOD.NAME=value" for one alone. Raises
+    `ConfigurationError`.
+    """
     name, _, chosen = method.partition(":")
     config = preset(name, chosen or "small")
-    mine = {field.name for field in dataclasses.fields(config)}
-    return dataclasses.replace(config, **{field: target_cost for field in LIMIT_FIELDS if field in mine})
+    config = override(config, [setting.removeprefix(f"{name}.") for setting in settings if concerns(setting, method)])
+    return dataclasses.replace(config, **{field: target_cost for field in LIMIT_FIELDS if hasattr(config, field)})
+
+
+def concerns(setting: str, method: str) -> bool:
+    """Whether "NAME=value" or "METHOD.NAME=value" is for this method."""
+    owner, dot, field = setting.partition("=")[0].rpartition(".")
+    name = method.partition(":")[0]
+    return owner == name if dot else field in learner_class(name).config_class.__dataclass_fields__
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,8 @@ def run_job(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row:
     """
     torch.set_num_threads(1)
     name = job.method.partition(":")[0]
-    learner = make_learner(name, dataset.specs, configuration(job.method, job.target_cost), job.seed, job.device)
+    config = configuration(job.method, job.target_cost, job.settings)
+    learner = make_learner(name, dataset.specs, config, job.seed, job.device)
     batch, length = sequence_sizes(name, job.batch, None)
     folder = job.out / f"{job.method.replace(':', '-')}-{job.dataset}-{job.seed}-{job.target_cost:g}-{job.steps}"
     train_offline(learner, dataset, job.steps, batch, length, job.seed, folder / RUN_FOLDER, folder / "metrics.jsonl",

@@ -15,7 +15,7 @@ from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.errors import ConfigurationError
 from sim.collectors.collect import collect, command_of
 from sim.collectors.tasks import TASKS
-from sim.experiments.job import Failure, Job, configuration, dsrl_methods
+from sim.experiments.job import Failure, Job, concerns, configuration, dsrl_methods
 from sim.experiments.rows import Row, append, read_rows
 from sim.experiments.table import table
 from sim.experiments.workers import run_here, run_on_ray
@@ -46,6 +46,9 @@ class OfflineSafeRl:
 
     batch: int | None = None
     """Of every training; by default what suits the method."""
+
+    set: tuple[str, ...] = ()
+    """Settings: NAME=value for every method that has it, METHOD.NAME=value for one alone."""
 
     episodes: int = 20
     """Test episodes."""
@@ -109,8 +112,11 @@ class OfflineSafeRl:
         limits = {name: TASKS[name].target_cost if self.target_cost is None else self.target_cost
                   for name in self.datasets}
         for method in methods:
-            configuration(method, 0.0)  # an unknown method or preset is named before anything runs
-        return [Job(method, dataset, seed, limits[dataset], self.steps, self.episodes, self.runs, self.batch, device)
+            configuration(method, 0.0, self.set)  # an unknown method or preset is named before anything runs
+        if unused := [text for text in self.set if not any(concerns(text, method) for method in methods)]:
+            raise ConfigurationError(f"set: {unused[0]!r} is for none of {', '.join(methods)}")
+        return [Job(method, dataset, seed, limits[dataset], self.steps, self.episodes, self.runs, self.batch, device,
+                    self.set)
                 for seed in self.seeds for dataset in self.datasets for method in methods]
 
     def _dataset(self, name: str) -> DsrlDataset:
@@ -126,5 +132,6 @@ class OfflineSafeRl:
         return run_on_ray(jobs, datasets, self.workers, self.ray)
 
     def _write_table(self, rows: list[Row]) -> None:
-        budget = f"{self.steps} gradient steps, batch {self.batch or 'of the method'}, {self.episodes} test episodes."
+        budget = (f"{self.steps} gradient steps, batch {self.batch or 'of the method'}, {self.episodes} test episodes"
+                  f"{', ' if self.set else ''}{' '.join(self.set)}.")
         self._table.write_text(f"{LEGEND} {budget}\n\n{table(rows)}")

@@ -93,6 +93,14 @@ def test_every_method_for_dsrl_files_can_be_configured_with_the_limit() -> None:
     assert set(limits) == {7.5}
 
 
+def test_settings_are_for_one_method_or_for_all_that_have_them() -> None:
+    settings = ("units=64", "qpt.layers=1", "target_rate=0.03")
+    qpt, dt, cpq = (configuration(method, 1.0, settings) for method in ("qpt", "dt", "cpq"))
+    assert (qpt.units, dt.units, cpq.units) == (64, 64, 64)
+    assert (qpt.layers, dt.layers) == (1, configuration("dt", 1.0).layers)
+    assert (qpt.target_rate, cpq.target_rate) == (0.03, 0.03)
+
+
 def test_table_marks_the_safe_and_the_best_of_them(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     values = {("cdt", "A"): (0.8, 0.6), ("bc", "A"): (0.9, 1.4), ("qpt", "A"): (0.85, 1.0), ("cdt", "B"): (0.5, 2.0),
@@ -118,6 +126,8 @@ def test_wrong_use_is_named(tmp_path: Path, data: Path) -> None:
         "datasets: unknown 'Nope'": {"datasets": ("Nope",)}, "steps": {"steps": 0}, "episodes": {"episodes": 0},
         "method: unknown name 'telepathy'": {"methods": ("telepathy",)}, "expected the columns method": {"out": other},
         r"torn\.csv: line 2": {"out": torn}, "device: 'cuda:99'": {"device": "cuda:99"},
+        "set: 'heads=2' is for none of cpq": {"set": ("heads=2",)},
+        "set: unknown setting 'nope'": {"set": ("cpq.nope=1",)},
     }.items():
         with pytest.raises(UserError, match=message):
             experiment(data, tmp_path, **settings).run()
