@@ -10,6 +10,7 @@ takes franky_sim's own path.
 from __future__ import annotations
 
 import select
+import socket
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from franky_sim import SimulationServer
 from franky_sim.base_simulator import FiniteDifferenceTracker
 from franky_sim.franka_robot_server import ControlMode, FrankaRobotServer
 from franky_sim.franka_robot_state import FrankaRobotState
-from franky_sim.franka_server import FrankaServer
+from franky_sim.franka_server import FrankaServer, NonBlockingReceiver
 
 from sim.safe_reach.arm import ClosedHandArm
 
@@ -101,6 +102,16 @@ class ArmServer(FrankaRobotServer):
         self._state_of: tuple[ControlMode, int, int] | None = None
         self._cycle = 0
         super().__init__(*arguments)
+
+    def _setup_udp_connection(self, network_udp_port: int) -> None:
+        """States leave from the arm's own address, as those of a control unit do, and are answered there: franky_sim's
+        socket would send them from 127.0.0.1, and what cuts off the arm's address would not reach them."""
+        super()._setup_udp_connection(network_udp_port)
+        self._FrankaServer__udp_socket.close()
+        states = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        states.bind((self.hostname, 0))
+        states.setblocking(False)
+        self._FrankaServer__udp_socket, self._FrankaServer__udp_receiver = states, NonBlockingReceiver(states)
 
     def start_motion(self, *arguments: Any) -> None:
         super().start_motion(*arguments)

@@ -2,8 +2,9 @@
 
     python -m tests.faults [--runs N] [--only NAME ...] [--soak SECONDS]
 
-Every run is kept in DIR/runs.jsonl; called again, the suite goes on where it was. Needs root for the full disk and
-the cut connection.
+Faults meet the times of a real arm's safety gate (safety_gate.yaml); the soak those of a simulated one, as its launch
+file has them. Every run is kept in DIR/runs.jsonl; called again, the suite goes on where it was. Needs root for the
+full disk and the cut connection.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def main() -> int:
         shutil.rmtree(arguments.dir)
     arguments.dir.mkdir(parents=True, exist_ok=True)
     chosen = [fault for fault in FAULTS if not arguments.only or fault.name in arguments.only]
-    with fault_world(arguments.dir) as world:
+    with fault_world(arguments.dir, patient=bool(arguments.soak)) as world:
         if arguments.soak:
             return soak(world, arguments.soak)
         runs = Runs(arguments.dir / "runs.jsonl")

@@ -115,4 +115,4 @@ FAULTS = (
     Fault("second_publisher", SENDER, _rogue_sender.inject, "two_publishers", _rogue_sender.heal),
     Fault("target_outside_box", SENDER, _outside.inject, "two_publishers|more than one publisher", _outside.heal),
     Fault("pose_jump", SENDER, _jump.inject, "measured_jump|measured_workspace|two_publishers", _jump.heal),
-    Fault("replay_after_rearm", SENDER, replay, "old_stamp|out_of_order|in_flight"))
+    Fault("replay_after_rearm", SENDER, replay, "old_stamp|out_of_order|in_flight", moving=False))

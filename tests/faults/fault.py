@@ -20,6 +20,11 @@ DIAGNOSIS = 3.0
 STILL = 0.005
 """[m] What the arm may creep after it was called at rest, until it is armed again."""
 
+MADE_TO_MOVE = 0.1
+"""[s] At least so long before the damage the gate was armed and the arm moved."""
+TOLERANCE = 0.03
+"""[s] The graph may know of a second publisher this much earlier than the suite knows that it does."""
+
 Action = Callable[[FaultWorld], float | None]
 
 
@@ -29,7 +34,7 @@ class Fault:
 
     cause: pattern that a line of /diagnostics has to match. heal: undoes the damage; dead processes are started
     anew in any case. told: the damage is refused with a message, and inject returns once it has seen it.
-    prepare, remove: frame all runs of the fault.
+    prepare, remove: frame all runs of the fault. moving: the arm moves when the damage is done.
     """
 
     name: str
@@ -40,6 +45,7 @@ class Fault:
     told: bool = False
     prepare: Action = lambda world: None
     remove: Action = lambda world: None
+    moving: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,8 @@ class Outcome:
 
 
 def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
-    """Drives the arm, injects the fault, watches, heals."""
+    """Drives the arm, injects the fault, watches, heals. Raises `RuntimeError` for a run that says nothing: something
+    else had stopped the arm before."""
     began = time.monotonic()
     world.arm()
     if fault.driver == SENDER:
@@ -65,7 +72,10 @@ def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
         world.drive_policy(seed)
     before = time.monotonic()
     when = fault.inject(world)
-    stop, path = world.watch.rest_after(before if when is None else when)
+    when = before if when is None else when
+    stop, path = world.watch.rest_after(when)
+    if fault.moving and (other := _stopped_before(world, before, when, stop)):
+        raise RuntimeError(other)
     pattern = re.compile(fault.cause)
     deadline = before + DIAGNOSIS
     while not (line := world.diagnosed(pattern, before)) and not fault.told and time.monotonic() < deadline:
@@ -89,3 +99,13 @@ def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
              healing - before, ending - healing, time.monotonic() - ending)
     return Outcome(stop, path, world.lost_episodes() + (not world.readable()), bool(line) or fault.told, rearm, reason,
                    line)
+
+
+def _stopped_before(world: FaultWorld, before: float, when: float, stop: float) -> str:
+    """What stopped the arm before the fault came at `when` (steady [s]), or ""."""
+    world.poll()
+    latched = next((s.reason for t, s in world.statuses
+                    if before - MADE_TO_MOVE < t < when - TOLERANCE and s.state == GateStatus.FAULT), "")
+    if latched:
+        return f"the gate had stopped the arm before: {latched}"
+    return "" if stop > 0 else "the arm was at rest before the fault came"

@@ -8,22 +8,26 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.faults.cable import Cable
 from tests.faults.clock import SteppedClock
 from tests.faults.senders import Sender
 from tests.faults.world import FaultWorld, hurry
 from tests.ros.graph import ros_graph
-from tests.ros.safe_reach_graph import SafeReachGraph, alone
+from tests.ros.safe_reach_graph import REAL_GATE, SIMULATED_GATE, SIMULATED_PATIENCE, SafeReachGraph, alone
 
 log = logging.getLogger(__name__)
 FCI_ADDRESS = "127.0.0.77"
-"""Cut off by a route of its own; nothing else may use it."""
+"""May be cut off; nothing else may use it."""
 DISK = "24m"
 """Size of the file system of the recordings."""
 
 
 @contextlib.contextmanager
-def fault_world(directory: Path) -> Iterator[FaultWorld]:
-    """A graph of arm, gate, scene and camera, with the suite's sender in the policy's place."""
+def fault_world(directory: Path, patient: bool = False) -> Iterator[FaultWorld]:
+    """A graph of arm, gate, scene and camera, with the suite's sender in the policy's place.
+
+    patient: with the times of a simulated arm, which shares the machine with the graph; otherwise those of a real one.
+    """
     logs, recordings = directory / "logs", directory / "recordings"
     for folder in (logs, recordings):
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,11 +35,11 @@ def fault_world(directory: Path) -> Iterator[FaultWorld]:
     checkpoint = directory / "checkpoint"
     with alone(), small_disk(recordings), ros_graph(logs) as graph:
         graph.environment |= clock.environment
-        running = SafeReachGraph(graph, FCI_ADDRESS)
+        running = SafeReachGraph(graph, FCI_ADDRESS, SIMULATED_GATE if patient else REAL_GATE)
         running.start_world()
         for process in running.nodes.values():
             hurry(process.pid)
-        world = FaultWorld(running, clock, recordings, checkpoint)
+        world = FaultWorld(running, clock, recordings, checkpoint, SIMULATED_PATIENCE if patient else 1.0)
         try:
             for name in ("franka", "safety_gate", "scene", "camera"):
                 world.await_ready(name)
@@ -43,8 +47,7 @@ def fault_world(directory: Path) -> Iterator[FaultWorld]:
             yield world
         finally:
             world.close()
-            subprocess.run(["ip", "route", "del", "blackhole", f"{FCI_ADDRESS}/32", "table", "local"], check=False,
-                           stderr=subprocess.DEVNULL)
+            Cable(FCI_ADDRESS).join()
 
 
 @contextlib.contextmanager

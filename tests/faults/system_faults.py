@@ -21,6 +21,7 @@ from sensor_msgs.msg import Image
 
 from safe_policy_core.errors import UserError
 from safe_policy_core.scheduling import ordinary
+from tests.faults.cable import Cable
 from tests.faults.fault import POLICY, SENDER, Action, Fault
 from tests.faults.world import FaultWorld
 from tests.ros.graph import CONFIG, wait_for
@@ -151,14 +152,16 @@ class Load:
 
 
 def cut_fci(world: FaultWorld) -> float:
-    """No packet reaches the arm's address any more, in either direction."""
+    """No packet reaches the arm's address any more, nor comes from it."""
+    cable = Cable(world.running.robot)
+    cable.prepare()
     began = time.monotonic()
-    subprocess.run(["ip", "route", "replace", "blackhole", f"{world.running.robot}/32", "table", "local"], check=True)
+    cable.cut()
     return began
 
 
 def join_fci(world: FaultWorld) -> None:
-    subprocess.run(["ip", "route", "del", "blackhole", f"{world.running.robot}/32", "table", "local"], check=True)
+    Cable(world.running.robot).join()
 
 
 def damaged_checkpoint(world: FaultWorld) -> float:

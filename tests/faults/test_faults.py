@@ -24,7 +24,7 @@ CHOSEN = ("operator_stop", "command_nan", "second_publisher", "hang_safety_gate"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultWorld]:
-    with fault_world(tmp_path_factory.mktemp("faults")) as running:
+    with fault_world(tmp_path_factory.mktemp("faults"), patient=True) as running:
         yield running
 
 

@@ -36,7 +36,7 @@ from safe_policy_core.scheduling import CAMERA_PRIORITY, CONTROL_PRIORITY, come_
 from tests.faults.clock import SteppedClock
 from tests.faults.rest import ArmWatch
 from tests.faults.senders import Sender
-from tests.ros.graph import ARM, CONFIG, wait_for
+from tests.ros.graph import ARM, wait_for
 from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph
 
 MOVING = 0.05
@@ -51,11 +51,12 @@ READY = {"franka": "ready", "safety_gate": "ready", "camera": "ready", "teleop":
 class FaultWorld:
     """The graph, and a person who watches it. recordings: where episodes go, may be a file system of its own.
 
-    checkpoint: of the policy that moves the arm.
+    checkpoint: of the policy that moves the arm. patience: of its node.
     """
 
-    def __init__(self, running: SafeReachGraph, clock: SteppedClock, recordings: Path, checkpoint: Path) -> None:
-        self.running, self.graph, self.clock = running, running.graph, clock
+    def __init__(self, running: SafeReachGraph, clock: SteppedClock, recordings: Path, checkpoint: Path,
+                 patience: float) -> None:
+        self.running, self.graph, self.clock, self._patience = running, running.graph, clock, patience
         self.recordings, self.checkpoint = recordings, checkpoint
         self._context = Context()
         rclpy.init(context=self._context, domain_id=self.graph.domain)
@@ -184,11 +185,11 @@ class FaultWorld:
             old.wait(5.0)
         self.running.nodes[name] = {
             "franka": lambda: node("franka_node", parameters=ARM, robot_ip=self.running.robot, realtime="ignore"),
-            "safety_gate": lambda: node("safety_gate_node", parameters=CONFIG / "safety_gate.yaml", autostart=True),
+            "safety_gate": lambda: node("safety_gate_node", parameters=self.running.gate, autostart=True),
             "camera": lambda: node("camera_node", camera="simulated", address=self.running.scene),
             "teleop": lambda: node("teleop_node", device="scripted"),
             "recorder": lambda: node("recorder_node", directory=self.recordings),
-            "policy": lambda: node("policy_node", checkpoint=self.checkpoint),
+            "policy": lambda: node("policy_node", checkpoint=self.checkpoint, patience=self._patience),
             "fine_tuner": lambda: node("fine_tuner_node"),
             "scene": lambda: node("scene_node", address=self.running.scene)}[name]()
         hurry(self.running.nodes[name].pid)

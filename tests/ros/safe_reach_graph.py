@@ -11,6 +11,9 @@ from pathlib import Path
 
 from tests.ros.graph import ARM, CONFIG, Graph, Process, ros_graph, wait_for
 
+REAL_GATE = (CONFIG / "safety_gate.yaml",)
+SIMULATED_GATE = (*REAL_GATE, CONFIG / "safety_gate_simulated.yaml")
+"""Parameter files of the gate before a real arm, and before a simulated one, which shares the machine with it."""
 SIMULATED_PATIENCE = 1.75
 """As in safe_reach_sim.launch.yaml."""
 READY_TIMEOUT = 90.0
@@ -18,10 +21,11 @@ READY_TIMEOUT = 90.0
 
 
 class SafeReachGraph:
-    """processes by node name; each can be stopped or killed by a test. fci: the arm's address, "" for a free one."""
+    """nodes: processes by name; each can be stopped or killed by a test. fci: the arm's address, "" for a free one.
+    gate: the gate's parameter files."""
 
-    def __init__(self, graph: Graph, fci: str = "") -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, fci: str = "", gate: tuple[Path, ...] = SIMULATED_GATE) -> None:
+        self.graph, self.gate = graph, gate
         self.nodes: dict[str, Process] = {}
         server = graph.python("server", "-m", "sim.safe_reach.server", "--link", "0", *(("--fci", fci) if fci else ()))
         said = wait_for(lambda: re.search(r"arm at (\S+), scene link at (\S+)", server.output), READY_TIMEOUT,
@@ -30,12 +34,10 @@ class SafeReachGraph:
         self.nodes["server"] = server
 
     def start_world(self, **gate: object) -> None:
-        """Everything between the policy's channel and the scene, with the times of a simulated arm. gate: single
-        parameters of the safety gate."""
+        """Everything between the policy's channel and the scene. gate: single parameters of the safety gate."""
         self.nodes["franka"] = self.graph.node("franka_node", parameters=ARM, robot_ip=self.robot,
                                                 realtime="ignore")
-        self.nodes["safety_gate"] = self.graph.node("safety_gate_node", autostart=True, **gate, parameters=(
-            CONFIG / "safety_gate.yaml", CONFIG / "safety_gate_simulated.yaml"))
+        self.nodes["safety_gate"] = self.graph.node("safety_gate_node", autostart=True, **gate, parameters=self.gate)
         self.nodes["scene"] = self.graph.node("scene_node", address=self.scene)
         self.start_camera()
 

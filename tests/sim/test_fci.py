@@ -29,7 +29,7 @@ CYCLES = 60
 @pytest.fixture
 def served() -> Iterator[tuple[ArmSimulator, ArmServer]]:
     with build_simulator() as simulator:
-        server = ArmSimulationServer(simulator)
+        server = ArmSimulationServer(simulator, hostname_candidates=[f"127.0.0.{last}" for last in range(80, 90)])
         server.init()
         yield simulator, server.robot_servers[0]
         server.cleanup()
@@ -93,7 +93,7 @@ class Client:
     def __init__(self, arm: ArmServer) -> None:
         self._commands = socket.create_connection((arm.hostname, 1337))
         states = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        states.bind((arm.hostname, 0))
+        states.bind(("", 0))
         states.settimeout(1.0)
         self._states = states
         self._commands.sendall(struct.pack("<IIIHH", 0, 1, 16, 10, states.getsockname()[1]))
@@ -102,12 +102,13 @@ class Client:
         arm.send_state()
         self._states.recv(4096)  # franky_sim ignores an answer to the very first
 
-    def answer(self, torques: tuple[float, ...], delay: float = 0.0) -> None:
-        """To the next state, `delay` [s] later."""
+    def answer(self, torques: tuple[float, ...], delay: float = 0.0) -> tuple[str, int]:
+        """To the next state, `delay` [s] later. Returns where the state came from."""
         state, address = self._states.recvfrom(4096)
         time.sleep(delay)
         number, = struct.unpack_from("<Q", state)
         self._states.sendto(UDPCommand.STRUCT.pack(number, *[0.0] * 38, False, False, *torques, False), address)
+        return address
 
     def close(self) -> None:
         self._commands.close()
@@ -125,6 +126,13 @@ def client(served: tuple[ArmSimulator, ArmServer]) -> Iterator[Client]:
 
 
 TORQUES = (0.0, 20.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+
+
+def test_states_leave_from_the_arms_own_address(served: tuple[ArmSimulator, ArmServer], client: Client) -> None:
+    """Or a cut connection would not be one: franky_sim sends them from 127.0.0.1."""
+    _, arm = served
+    arm.send_state()
+    assert client.answer(TORQUES)[0] == arm.hostname != "127.0.0.1"
 
 
 def test_simulated_time_waits_for_a_late_answer(served: tuple[ArmSimulator, ArmServer], client: Client) -> None:
