@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from safe_policy_core.checkpoint import load_checkpoint, load_into, save_checkpoint
+from safe_policy_core.checkpoint import load_checkpoint, load_into
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.episodes import EpisodeSummary
 from safe_policy_core.data.transitions import TransitionStore
-from safe_policy_core.errors import CheckpointError, DatasetError
+from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.bc.config import BcConfig
 from safe_policy_core.methods.bc.model import BcModel, shift_images
 from safe_policy_core.methods.bc.policy import BcPolicy
-from safe_policy_core.methods.configuration import from_json, to_json
+from safe_policy_core.methods.configuration import from_json
+from safe_policy_core.methods.training_state import load_state, save_state
 from safe_policy_core.networks.optimiser import Optimiser
 
-_MODEL, _OPTIMISER = "model.", "optimiser."
+_MODEL = "model"
 
 
 class BcLearner:
@@ -89,25 +90,11 @@ class BcLearner:
 
     def save(self, directory: Path | str) -> None:
         """Writes a checkpoint from which `load` continues exactly."""
-        tensors = {_MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
-        tensors |= {_OPTIMISER + name: tensor for name, tensor in self.optimiser.tensors().items()}
-        save_checkpoint(directory, tensors, {"method": self.method, "config": to_json(self.config),
-                                             "specs": self.specs.to_json(), "step": self.step, "seed": self.seed})
+        save_state(self, directory, {_MODEL: self.model}, {"optimiser": self.optimiser})
 
     def load(self, directory: Path | str) -> None:
         """Inverse of `save`. Raises `CheckpointError` naming the field or tensor that differs."""
-        tensors, manifest = load_checkpoint(directory, method=self.method, specs=self.specs)
-        given, mine = manifest["config"], to_json(self.config)
-        if different := sorted(name for name in given.keys() | mine.keys() if given.get(name) != mine.get(name)):
-            raise CheckpointError(f"{directory}: config.{different[0]}: expected {mine.get(different[0])}, the "
-                                  f"checkpoint has {given.get(different[0])}")
-        load_into(self.model, tensors, _MODEL)
-        try:
-            self.optimiser.load({name.removeprefix(_OPTIMISER): tensor for name, tensor in tensors.items()
-                                 if name.startswith(_OPTIMISER)})
-        except KeyError as error:
-            raise CheckpointError(f"{directory}: {_OPTIMISER}{error.args[0]}: unexpected in the checkpoint") from error
-        self.step = manifest["step"]
+        load_state(self, directory, {_MODEL: self.model}, {"optimiser": self.optimiser})
 
     @classmethod
     def load_policy(cls, directory: Path | str, device: torch.device | str = "cpu") -> BcPolicy:
@@ -115,5 +102,5 @@ class BcLearner:
         tensors, manifest = load_checkpoint(directory, method=cls.method)
         specs, config = Specs.from_json(manifest["specs"]), from_json(BcConfig, manifest["config"])
         model = BcModel(specs, config).to(device)
-        load_into(model, tensors, _MODEL)
+        load_into(model, tensors, f"{_MODEL}.")
         return BcPolicy(model.eval().requires_grad_(False), specs, config.loss == "likelihood", device)

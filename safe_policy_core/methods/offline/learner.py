@@ -11,19 +11,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from safe_policy_core.checkpoint import load_checkpoint, load_into, save_checkpoint
+from safe_policy_core.checkpoint import load_checkpoint, load_into
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.sources import DataSource
 from safe_policy_core.data.transitions import TransitionStore
-from safe_policy_core.errors import CheckpointError, DatasetError
+from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Policy, Specs
-from safe_policy_core.methods.configuration import from_json, to_json
+from safe_policy_core.methods.configuration import from_json
 from safe_policy_core.methods.offline.config import OfflineConfig
 from safe_policy_core.methods.offline.model import OfflineModel, Steps
 from safe_policy_core.methods.offline.policy import OfflinePolicy
+from safe_policy_core.methods.training_state import load_state, save_state
 from safe_policy_core.networks.optimiser import Optimiser
 
-_MODEL, _OPTIMISERS = "model.", "optimisers."
+_MODEL = "model"
 _FIELDS = ("observation", "next_observation", "first_observation", "action", "reward", "cost", "terminal")
 
 
@@ -79,28 +80,14 @@ class OfflineLearner(ABC):
 
     def save(self, directory: Path | str) -> None:
         """Writes a checkpoint from which `load` continues exactly."""
-        tensors = {_MODEL + name: tensor for name, tensor in self.model.state_dict().items()}
-        for group, optimiser in self.optimisers.items():
-            tensors |= {f"{_OPTIMISERS}{group}.{name}": tensor for name, tensor in optimiser.tensors().items()}
-        save_checkpoint(directory, tensors, {"method": self.method, "config": to_json(self.config),
-                                             "specs": self.specs.to_json(), "step": self.step, "seed": self.seed})
+        save_state(self, directory, {_MODEL: self.model}, self._named_optimisers())
 
     def load(self, directory: Path | str) -> None:
         """Inverse of `save`. Raises `CheckpointError` naming the field or tensor that differs."""
-        tensors, manifest = load_checkpoint(directory, method=self.method, specs=self.specs)
-        given, mine = from_json(self.config_class, manifest["config"]), self.config
-        if different := [name for name, value in to_json(mine).items() if getattr(given, name) != value]:
-            raise CheckpointError(f"{directory}: config.{different[0]}: expected {getattr(mine, different[0])}, the "
-                                  f"checkpoint has {getattr(given, different[0])}")
-        load_into(self.model, tensors, _MODEL)
-        for group, optimiser in self.optimisers.items():
-            prefix = f"{_OPTIMISERS}{group}."
-            try:
-                optimiser.load({name.removeprefix(prefix): tensor for name, tensor in tensors.items()
-                                if name.startswith(prefix)})
-            except KeyError as error:
-                raise CheckpointError(f"{directory}: {prefix}{error.args[0]}: unexpected in the checkpoint") from error
-        self.step = manifest["step"]
+        load_state(self, directory, {_MODEL: self.model}, self._named_optimisers())
+
+    def _named_optimisers(self) -> dict[str, Optimiser]:
+        return {f"optimisers.{group}": optimiser for group, optimiser in self.optimisers.items()}
 
     @classmethod
     def load_policy(cls, directory: Path | str, device: torch.device | str = "cpu") -> Policy:
@@ -108,5 +95,5 @@ class OfflineLearner(ABC):
         tensors, manifest = load_checkpoint(directory, method=cls.method)
         specs, config = Specs.from_json(manifest["specs"]), from_json(cls.config_class, manifest["config"])
         model = cls.model_class(specs, config).to(device)
-        load_into(model, tensors, _MODEL)
+        load_into(model, tensors, f"{_MODEL}.")
         return OfflinePolicy(model.eval().requires_grad_(False), specs, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +45,7 @@ class Decision:
     cost_value: Tensor | None = None
 
 
-class OfflineModel(nn.Module):
+class OfflineModel(nn.Module, ABC):
     """Base of a method's networks; a subclass adds them and `decide`.
 
     config: the method's dataclass. horizon: steps of the dataset's longest episode. reward_factor: what
@@ -89,9 +90,9 @@ class OfflineModel(nn.Module):
         horizon, discount = float(self.horizon), self.config.discount
         return self.config.cost_limit / horizon * (1 - discount**horizon) / (1 - discount)
 
+    @abstractmethod
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         """An action for each (B, inputs) standardised state."""
-        raise NotImplementedError
 
 
 def normal_noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
