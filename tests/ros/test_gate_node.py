@@ -328,6 +328,12 @@ def test_every_decision_is_published_with_its_count(probe: GateProbe) -> None:
     assert int(values["rejected.policy.non_finite"]) >= 1
     assert int(values["ticks"]) >= 80
     assert float(values["tick_duration_mean_ms"]) < 3
+    assert "command_latency_median_ms" not in values, "nobody commanded"
+    probe.diagnostics.clear()
+    probe.stream(1.2, np.zeros(6))
+    latencies = [float(pair.value) for message in probe.diagnostics for pair in message.status[0].values
+                 if pair.key == "command_latency_median_ms"]
+    assert latencies and 0 < latencies[-1] < 10
 
 
 def test_torch_is_not_in_the_process(rig: tuple[Graph, Process, GateProbe]) -> None:

@@ -121,11 +121,13 @@ class GateInputs:
         self._clock.looked(now)
         return sorted(arrived, key=lambda entry: entry[0])
 
-    def hand_over(self, gate: SafetyGate, arrived: list[tuple[float, Channel, Any, int]], clock: float) -> None:
+    def hand_over(self, gate: SafetyGate, arrived: list[tuple[float, Channel, Any, int]], clock: float) -> list[float]:
+        """Returns when the commands among them were received."""
         for received, channel, message, sender in arrived:
             if channel.exclusive:
                 gate.publishers.sent(channel.topic, sender, received)
             channel.tell(gate, message, received, clock)
+        return [received for received, channel, _, _ in arrived if channel.kind is TwistStamped]
 
     def count_publishers(self, gate: SafetyGate) -> None:
         """Asks the graph who is there, also without saying anything."""

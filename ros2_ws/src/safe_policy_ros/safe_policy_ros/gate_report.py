@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from safe_policy_interfaces.msg import GateStatus
@@ -13,18 +14,29 @@ from safe_policy_ros.messages import ns_to_stamp, pose_to_msg
 
 @dataclass
 class TickRecord:
-    """How punctual the ticks were since the last report, and how long they took. Times [s]."""
+    """How punctual the ticks were since the last report, and how long they took. Times [s].
+
+    passing: from the receipt of each command to the target that followed.
+    """
 
     count: int = 0
     worst: float = 0.0
     total: float = 0.0
     working: float = 0.0
+    passing: list[float] = field(default_factory=list)
 
     def add(self, late: float, working: float) -> None:
         self.count += 1
         self.worst = max(self.worst, late)
         self.total += max(late, 0.0)
         self.working += working
+
+    def latency(self) -> dict[str, str]:
+        """Of commands, for the diagnostics; nothing without a command."""
+        if not self.passing:
+            return {}
+        return {"command_latency_median_ms": f"{1e3 * statistics.median(self.passing):.3f}",
+                "command_latency_max_ms": f"{1e3 * max(self.passing):.3f}"}
 
 
 def status_message(gate: SafetyGate, decision: Decision, now_ns: int, frame: str) -> GateStatus:
@@ -50,7 +62,7 @@ def diagnostics(gate: SafetyGate, record: TickRecord, now_ns: int) -> Diagnostic
               "ticks": record.count, "tick_lateness_mean_ms": f"{1e3 * record.total / max(record.count, 1):.3f}",
               "tick_lateness_max_ms": f"{1e3 * record.worst:.3f}",
               "tick_duration_mean_ms": f"{1e3 * record.working / max(record.count, 1):.3f}",
-              **dict(sorted(gate.counts.items()))}
+              **record.latency(), **dict(sorted(gate.counts.items()))}
     what = f"FAULT {gate.reason}: {gate.detail}" if gate.reason else gate.state.name
     status = DiagnosticStatus(level=level, name="safety_gate", hardware_id="", message=what,
                               values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])

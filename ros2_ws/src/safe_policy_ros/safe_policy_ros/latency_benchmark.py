@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.context import Context
 from safe_policy_interfaces.msg import FrameStatus, Monitor, Step
@@ -39,21 +40,23 @@ EPISODES = 4
 """Of 80 steps."""
 START_TIMEOUT = 120.0
 CONFIG = ROOT / "robot_bringup" / "config"
-MEDIAN_BAR, TAIL_BAR = 25.0, 45.0
+MEDIAN_BAR, TAIL_BAR, GATE_BAR = 25.0, 45.0, 1.0
 """[ms]"""
 
 
 def rows() -> list[dict[str, Any]]:
     """Median and 99th percentile [ms], from the stamp of the picture to the target pose that follows from it."""
     with tempfile.TemporaryDirectory() as folder:
-        latencies, parts = _measure(Path(folder))
+        latencies, parts, gate = _measure(Path(folder))
     name = f"camera frame to command at the arm node, {len(latencies)} steps"
     return [_row(f"{name}, median", float(np.median(latencies)), MEDIAN_BAR),
             _row(f"{name}, 99%", float(np.quantile(latencies, 0.99)), TAIL_BAR),
-            *(_row(f"{part}, median", float(np.median(values))) for part, values in parts.items())]
+            *(_row(f"{part}, median", float(np.median(values))) for part, values in parts.items()),
+            _row(f"gate, command received to target sent, median of {len(gate)} one-second medians",
+                 float(np.median(gate)), GATE_BAR)]
 
 
-def _measure(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def _measure(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], list[float]]:
     checkpoint = folder / "policy"
     make_learner("fosp", SPECS, preset("fosp", "small"), 0).save(checkpoint)
     with _graph(folder, checkpoint), Listener() as listener, GraphClient(domain=DOMAIN) as client:
@@ -64,7 +67,7 @@ def _measure(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray]]:
             result = client.run_episode("original", seed, "policy", folder / "episodes")
             if result["message"]:
                 raise RuntimeError(f"benchmark: {result['message']}")
-        return listener.latencies()
+        return *listener.latencies(), listener.gate
 
 
 class Listener:
@@ -76,6 +79,7 @@ class Listener:
         self.seen: list[int] = []
         self.commands: list[tuple[int, float]] = []
         self.targets: list[tuple[int, float]] = []
+        self.gate: list[float] = []
 
     def __enter__(self) -> Listener:
         come_first(CONTROL_PRIORITY)
@@ -87,6 +91,7 @@ class Listener:
              lambda m: self.commands.append((stamp_to_ns(m.header.stamp), time.time())), qos.STATUS)
         hear(PoseStamped, "/franka/target_pose",
              lambda m: self.targets.append((stamp_to_ns(m.header.stamp), time.time())), qos.COMMAND)
+        hear(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
         self._spinner = Spinner(self._node)
         return self
 
@@ -95,6 +100,10 @@ class Listener:
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
         step_back()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        self.gate += [float(pair.value) for status in message.status if status.name == "safety_gate"
+                      for pair in status.values if pair.key == "command_latency_median_ms"]
 
     def latencies(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """[ms] (N,) frame to arm, and its parts."""

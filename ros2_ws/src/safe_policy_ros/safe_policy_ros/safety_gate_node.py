@@ -200,12 +200,13 @@ class SafetyGateNode(LifecycleNode):
                 return True
             self._ticks += 1
             self._look_at_clocks(gate)
-            self._inputs.hand_over(gate, arrived, self._clock_seconds())
+            commanded = self._inputs.hand_over(gate, arrived, self._clock_seconds())
             if self._ticks % GRAPH_TICKS == 0:
                 self._inputs.count_publishers(gate)
             decision = gate.tick(time.monotonic())
             if decision.target is not None:
                 self._targets.publish(pose_stamped(decision.target, self._clock_ns(), self._config.frame))
+                self._record.passing += [time.monotonic() - received for received in commanded]
             self._record.add(late, time.monotonic() - now)
             self._speak(gate, decision)
         return True
