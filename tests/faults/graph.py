@@ -37,8 +37,9 @@ def fault_world(directory: Path, patient: bool = False) -> Iterator[FaultWorld]:
         graph.environment |= clock.environment
         running = SafeReachGraph(graph, FCI_ADDRESS, SIMULATED_GATE if patient else REAL_GATE)
         running.start_world()
-        for process in running.nodes.values():
-            hurry(process.pid)
+        for name, process in running.nodes.items():
+            if name != "server":  # it is there already, ahead of all
+                hurry(process.pid)
         world = FaultWorld(running, clock, recordings, checkpoint, SIMULATED_PATIENCE if patient else 1.0)
         try:
             for name in ("franka", "safety_gate", "scene", "camera"):

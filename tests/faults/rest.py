@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from dataclasses import dataclass
 
 import numpy as np
 
+from safe_policy_core.errors import RobotUnavailableError
 from sim.safe_reach.link import SceneLink
+
+log = logging.getLogger(__name__)
 
 PERIOD = 0.004
 """[s] Between two looks; the scene is published every 10 ms."""
@@ -46,7 +50,11 @@ class ArmWatch:
     def _run(self) -> None:
         last = 0
         while not self._closing.wait(PERIOD):
-            snapshot = self._link.snapshot()
+            try:
+                snapshot = self._link.snapshot()
+            except RobotUnavailableError as error:
+                log.warning("%s", error)
+                continue
             if snapshot.monotonic_ns == last:
                 continue
             last = snapshot.monotonic_ns

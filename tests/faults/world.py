@@ -32,7 +32,7 @@ from std_srvs.srv import Trigger
 from robot_bringup.environment import ROOT
 from safe_policy_core.data.episodes import read_episode
 from safe_policy_core.errors import UserError
-from safe_policy_core.scheduling import CAMERA_PRIORITY, CONTROL_PRIORITY, come_first, step_back
+from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, step_back
 from tests.faults.clock import SteppedClock
 from tests.faults.rest import ArmWatch
 from tests.faults.senders import Sender
@@ -41,6 +41,7 @@ from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph
 
 MOVING = 0.05
 """[m/s] A fault is injected when the arm is faster than this."""
+STARTING_PRIORITY = 1
 WAITING = 500
 """Messages that may wait until the suite looks."""
 READY = {"franka": "ready", "safety_gate": "ready", "camera": "ready", "teleop": "ready", "recorder": "ready",
@@ -312,9 +313,9 @@ class FaultWorld:
 
 
 def hurry(pid: int) -> None:
-    """A process that is started again does not wait behind what else the machine does; the arm is at rest."""
+    """A process that is started again waits behind the running graph, and not behind what else the machine does."""
     with contextlib.suppress(PermissionError, ProcessLookupError):
-        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(CAMERA_PRIORITY))
+        os.sched_setscheduler(pid, os.SCHED_RR, os.sched_param(STARTING_PRIORITY))
 
 
 def calm(pid: int) -> None:
