@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +13,10 @@ import tyro
 from tqdm import tqdm
 
 from safe_policy_core import replay_report
+from safe_policy_core.environments import SAFETY_GYMNASIUM_TASKS, STATE_SUFFIX, VISION_SUFFIX
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.replay_report import ReplayGate
+from sim.collectors.controller import NAVIGATION_BEHAVIOURS
 from sim.safe_reach.demonstrators import PAPER_COUNTS, share_counts
 from sim.safe_reach.task import IMAGE_SIZE, check_task
 
@@ -24,12 +27,15 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 class Collect:
     """Records demonstrations of a SafeReach task: from the fast simulator, or teleoperated over the ROS graph.
 
+    Or of one of FOSP's Safety-Gymnasium tasks, seen as pictures (PointGoal1-vision) or by sensors (PointGoal1-state).
+
     With --trajectories: a DSRL-format dataset of a task of the offline benchmark, from scripted demonstrators of many
     degrees of skill and caution.
     """
 
     task: tyro.conf.Positional[str]
-    """original, obstacle_shape, target_shape, more_obstacles or random_layout; with --trajectories PointGoal1,
+    """original, obstacle_shape, target_shape, more_obstacles or random_layout; or PointGoal1, PointButton1, PointPush1,
+    PointGoal2, CarGoal2, FadingEasy1 or Race2, each with -vision or -state behind it; with --trajectories PointGoal1,
     PointCircle1, CarCircle1, HopperVelocity, SwimmerVelocity or SafeReach, or an id: SafetyPointGoal1Gymnasium-v0."""
 
     out: Path
@@ -40,10 +46,12 @@ class Collect:
     """Episodes of a DSRL-format dataset, one after the other in this process."""
 
     episodes: int = 200
-    """Number of episodes; in the simulator shared 12 : 3 : 4 : 1 among the paper's four behaviours."""
+    """Number of episodes; in SafeReach's simulator shared 12 : 3 : 4 : 1 among the paper's four behaviours, in
+    Safety-Gymnasium 1 : 1 : 1 among its three (the paper has 600 there)."""
 
-    behavior: Literal["mixed", "safe_reach", "safe_no_reach", "contact_reach", "contact_no_reach"] = "mixed"
-    """Simulator: record only one behaviour."""
+    behavior: Literal["mixed", "safe_reach", "safe_no_reach", "contact_reach", "contact_no_reach", "random", "safe",
+                      "unsafe"] = "mixed"
+    """Simulator: record only one behaviour; the last three are Safety-Gymnasium's."""
 
     seed: int = 0
     """Other seeds give other scenes and other people."""
@@ -67,7 +75,12 @@ class Collect:
         """Records. Returns the files and counts. Raises `ConfigurationError` for an unknown task or bad number."""
         if self.trajectories is not None:
             return self._collect_dsrl(self.trajectories)
-        check_task(self.task)
+        navigates = self.task.endswith((VISION_SUFFIX, STATE_SUFFIX)) and \
+            self.task.rpartition("-")[0] in SAFETY_GYMNASIUM_TASKS
+        if not navigates:
+            check_task(self.task)
+        if self.behavior not in ("mixed", *(NAVIGATION_BEHAVIOURS if navigates else PAPER_COUNTS)):
+            raise ConfigurationError(f"behavior: {self.task} has no {self.behavior!r}")
         for name in ("episodes", "workers"):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -77,7 +90,18 @@ class Collect:
             # By name: sim does not depend on the ROS packages, which only exist where the workspace is built.
             over_ros = importlib.import_module("safe_policy_ros.commands").collect_over_ros
             return over_ros(self.task, self.episodes, self.out, seed=self.seed, operator=self.operator, arm=self.arm)
-        return self._collect_direct()
+        return self._collect_navigation() if navigates else self._collect_direct()
+
+    def _collect_navigation(self) -> dict[str, Any]:
+        from sim.collectors.episodes import jobs, record
+
+        wanted = jobs(self.task, self.episodes, self.behavior, self.seed, self.out)
+        missing = [job for job in wanted if not job.path.exists()]
+        rows = list(tqdm(record(missing), total=len(missing), desc="collect", unit="episode", disable=None))
+        return {"task": self.task, "out": str(self.out), "count": len(wanted), "recorded": len(missing),
+                "steps_recorded": sum(row["steps"] for row in rows),
+                "behaviors": dict(Counter(job.behaviour for job in wanted)),
+                "episodes": [str(job.path) for job in wanted]}
 
     def _collect_dsrl(self, trajectories: int) -> dict[str, Any]:
         from sim.collectors.collect import SEED_STRIDE, collect, command_of, summary

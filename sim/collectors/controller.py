@@ -8,6 +8,9 @@ import numpy as np
 
 from safe_policy_core.interfaces import Observation
 
+NAVIGATION_BEHAVIOURS = ("random", "safe", "unsafe")
+"""FOSP's, in Safety-Gymnasium."""
+
 
 class Controller(Protocol):
     """Drives one episode. Made anew for each, with the environment and a generator from which its style is drawn.

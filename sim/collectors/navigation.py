@@ -6,15 +6,9 @@ import numpy as np
 
 from safe_policy_core.interfaces import Observation
 from sim.collectors.controller import ActionNoise
+from sim.collectors.obstacles import direction_to
 from sim.collectors.vehicle import Vehicle
 from sim.safety_gymnasium import SafetyGymnasiumEnv
-
-DIRECTIONS = 48
-"""Directions among which one that seeks a goal chooses."""
-LOOK_AHEAD = np.linspace(0.1, 0.6, 6)
-"""How far along each it looks for hazards [m]."""
-TURN_COST = 0.15
-"""What a direction loses for being opposite to the present velocity: keeps it from swaying between two ways round."""
 
 
 class GoalSeeker:
@@ -30,25 +24,14 @@ class GoalSeeker:
         self.style = {"speed": float(rng.uniform(0.1, 1.2)), "caution": 0.0 if reckless else float(rng.uniform(0.3, 4)),
                       "margin": float(rng.uniform(-0.05, 0.2)), "noise": float(rng.choice([0.05, 0.15, 0.3]))}
         self._noise = ActionNoise(2, self.style["noise"], rng)
-        angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
-        self._directions = np.stack([np.cos(angles), np.sin(angles)], -1)
 
     def action(self, observation: Observation) -> np.ndarray:
         return self._noise.disturb(self._vehicle.action(self.style["speed"] * self._direction()))
 
     def _direction(self) -> np.ndarray:
-        position, velocity = self._vehicle.position, self._vehicle.velocity
-        offset = self._task.goal.pos[:2] - position
-        distance = float(np.linalg.norm(offset))
         hazards = np.array(self._task.hazards.pos)[:, :2]
-        reach = np.minimum(LOOK_AHEAD, distance)
-        points = position + self._directions[:, None] * reach[:, None]
-        gap = np.linalg.norm(points[:, :, None] - hazards, axis=-1).min((1, 2)) - self._task.hazards.size
-        # The 0.2 m is a hazard's radius: a direction through its middle counts the whole caution.
-        intrusion = np.clip((self.style["margin"] - gap) / 0.2, 0, None)
-        sway = TURN_COST * (1 - self._directions @ velocity / max(float(np.linalg.norm(velocity)), 1e-6)) / 2
-        score = self._directions @ (offset / max(distance, 1e-6)) - self.style["caution"] * intrusion - sway
-        return self._directions[int(np.argmax(score))]
+        return direction_to(self._task.goal.pos[:2], self._vehicle.position, self._vehicle.velocity, hazards,
+                            np.full(len(hazards), self._task.hazards.size), self.style["caution"], self.style["margin"])
 
 
 SHARPNESS = 8

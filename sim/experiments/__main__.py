@@ -17,6 +17,7 @@ from safe_policy_core.errors import UserError
 EXPERIMENTS = {
     "safe_reach": ("sim.experiments.safe_reach:SafeReachExperiment", "fine-tuning on other tables, FOSP's Table 3"),
     "safe_reach_ablations": ("sim.experiments.safe_reach_ablations:Ablations", "FOSP without one part, or other data"),
+    "safety_gymnasium": ("sim.experiments.safety_gymnasium:SafetyGymnasiumExperiment", "FOSP's Tables 1, 2 and 5"),
     "offline_safe_rl": ("sim.experiments.offline_safe_rl:OfflineSafeRl", "methods on DSRL-format datasets"),
     "dspo": ("sim.experiments.dspo:DspoExperiment", "learning without cost labels: DSPO's Tables 1 and 2, Figure 4"),
     "dspo_figure3": ("sim.experiments.dspo_figure3:Figure3", "DSPO's two-dimensional example as a picture"),

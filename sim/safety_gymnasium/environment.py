@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import gymnasium
@@ -10,7 +9,7 @@ import numpy as np
 
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Observation, RobotEnv, Spec, Specs, StepResult
-from sim.safety_gymnasium.plain_sky import plain_sky
+from sim.safety_gymnasium.assets import assets
 from sim.safety_gymnasium.repaired_import import import_safety_gymnasium
 
 IMAGE_SIZE = 64
@@ -30,10 +29,16 @@ class SafetyGymnasiumEnv(RobotEnv):
 
     `info["success"]` is true once the task's goal was met in this episode (`goal_met`, where the
     task has one); `info["violation"]` once any cost came.
+
+    repeat: steps of the task for which an action is held. Their rewards and costs are summed, and the observation is
+    that after the last.
     """
 
-    def __init__(self, env_id: str) -> None:
+    def __init__(self, env_id: str, repeat: int = 1) -> None:
+        if repeat < 1:
+            raise ConfigurationError(f"repeat: expected at least 1, got {repeat}")
         package = import_safety_gymnasium()
+        self.repeat = repeat
         self.env_id = env_id = env_id.replace("Gymnasium-", "-")
         vision = "Vision-" in env_id
         if env_id not in gymnasium.registry:
@@ -57,7 +62,7 @@ class SafetyGymnasiumEnv(RobotEnv):
         self._running = False
 
     def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
-        with nullcontext() if self._vision else plain_sky():
+        with assets(starry=self._vision):
             raw, info = self._env.reset(seed=seed)
         self._running, self._success, self._violation = True, False, False
         return self._observation(raw), dict(info) | {"success": False, "violation": False}
@@ -66,14 +71,32 @@ class SafetyGymnasiumEnv(RobotEnv):
         executed = self.specs.action.validate(action)
         if not self._running:
             raise RuntimeError("step: call reset first; the episode has ended or never began")
-        raw, reward, cost, terminated, truncated, info = self._env.step(
-            self._low + (executed + 1) / 2 * (self._high - self._low))
-        self._running = not (terminated or truncated)
-        self._success |= bool(info.get("goal_met", False))
+        native = self._low + (executed + 1) / 2 * (self._high - self._low)
+        reward = cost = 0.0
+        for left in reversed(range(self.repeat)):
+            # The checks of the wrappers and an observation that nobody sees would take most of the time.
+            advance = self._env.step if left == 0 else self._unobserved_step
+            raw, gained, paid, terminated, truncated, info = advance(native)
+            reward, cost = reward + float(gained), cost + float(paid)
+            self._success |= bool(info.get("goal_met", False))
+            self._running = not (terminated or truncated)
+            if not self._running:
+                break
         self._violation |= cost > 0
-        return (self._observation(raw), float(reward), float(cost), bool(terminated), bool(truncated),
+        raw = self.simulation.task.obs() if raw is None else raw
+        return (self._observation(raw), reward, cost, bool(terminated), bool(truncated),
                 dict(info) | {"executed_action": executed, "filter_reason": "", "success": self._success,
                               "violation": self._violation})
+
+    def _unobserved_step(self, native: np.ndarray) -> StepResult:
+        """A step below the wrappers, whose observation is None where the task can go without."""
+        if (task := getattr(self.simulation, "task", None)) is None:
+            return self.simulation.step(native)
+        task.obs = lambda: None
+        try:
+            return self.simulation.step(native)
+        finally:
+            del task.obs
 
     @property
     def simulation(self) -> Any:
