@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_collection.conversion import lerobot_layout as layout
-from safe_policy_core.data.episode_file import MAX_FIELD_BYTES, Episode, content_hash
+from safe_policy_core.data.episode_file import Episode, content_hash
+from safe_policy_core.data.hdf5_fields import MAX_FIELD_BYTES
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Spec, Specs
 

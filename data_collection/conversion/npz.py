@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from safe_policy_core.data.episode_file import MAX_FIELD_BYTES, STEP_FIELDS, Episode, content_hash
+from safe_policy_core.data.episode_file import STEP_FIELDS, Episode, content_hash
+from safe_policy_core.data.hdf5_fields import MAX_FIELD_BYTES
 from safe_policy_core.errors import DatasetError
 
 NOT_KEPT: tuple[str, ...] = ()

@@ -18,7 +18,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from data_collection.conversion.recording_file import RecordingFile
@@ -26,7 +25,7 @@ from data_collection.dataset.files import refusal
 from data_collection.recording import unfinished
 from data_collection.recording.writer import PART_SUFFIX
 from safe_policy_core.data.dsrl import is_dsrl_file, read_dsrl
-from safe_policy_core.data.episode_file import read_episode
+from safe_policy_core.data.episode_file import read_verified
 from safe_policy_core.errors import DatasetError, UserError
 
 MAX_MEMORY = 8 << 30
@@ -132,10 +131,8 @@ def _episode(path: Path) -> Checked:
     if is_dsrl_file(path):
         dataset = read_dsrl(path)
         return Checked(path, content=dataset.data_hash(), steps=dataset.rows)
-    episode = read_episode(path)
+    episode, content = read_verified(path)
     backwards = np.diff(episode.time_ns) <= 0
     if backwards.any():
         raise DatasetError(f"time_ns: steps out of order, step {int(backwards.argmax())} does not advance")
-    with h5py.File(path) as file:
-        content = str(file.attrs["sha256"])  # read_episode has just compared it with the content
     return Checked(path, "", content, len(episode), str(episode.metadata.get("episode_id", "")))

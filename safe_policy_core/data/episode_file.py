@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from safe_policy_core.data.hdf5_fields import stored_field, stored_fields
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 
@@ -34,10 +36,9 @@ STEP_FIELDS: dict[str, tuple[str, str]] = {
 """Attribute of `Episode` -> dataset in the file and dtype; one row per step."""
 _ACTION_FIELDS = ("executed_action", "policy_action", "human_action")
 _FRAMES_PER_CHUNK = 32
-MAX_FIELD_BYTES = 1 << 31
-"""A field that claims more is refused before memory is taken for it."""
-_MAX_DEFLATE = 1032
-"""zlib never makes data smaller by more than this factor, so a field cannot hold more than its file lets it."""
+_DEFLATE_LEVEL = 6
+"""Frames look alike; the longer matches that zlib finds between them at this level are also faster to unpack than
+those of level 4. Level 9 takes four times as long to write and is no faster to read."""
 
 
 @dataclass
@@ -180,7 +181,7 @@ def write_episode(path: Path | str, episode: Episode) -> str:
                 images = array.ndim >= 4
                 chunks = (min(_FRAMES_PER_CHUNK, len(array)), *array.shape[1:]) if images else None
                 file.create_dataset(name, data=array, chunks=chunks, compression="gzip" if images else None,
-                                    compression_opts=4 if images else None)
+                                    compression_opts=_DEFLATE_LEVEL if images else None)
             file.create_dataset("filter_reason", data=episode.filter_reason, dtype=h5py.string_dtype())
             file.attrs["metadata"] = json.dumps(episode.metadata, sort_keys=True)
             file.attrs["sha256"] = digest
@@ -205,6 +206,11 @@ def _sync(path: Path) -> None:
 
 def read_episode(path: Path | str) -> Episode:
     """Reads and verifies one file. Raises `DatasetError` naming the file and the field."""
+    return read_verified(path)[0]
+
+
+def read_verified(path: Path | str) -> tuple[Episode, str]:
+    """An episode and its `content_hash`, which the file's own was compared with. Raises as `read_episode`."""
     path = Path(path)
     with _opened(path) as file:
         episode, recorded = _read(file)
@@ -212,7 +218,7 @@ def read_episode(path: Path | str) -> Episode:
     if actual != recorded:
         raise DatasetError(f"{path}: sha256: content gives {actual[:12]}, the file says {str(recorded)[:12]}; it was "
                            "altered or damaged: convert it again from its recording or remove it")
-    return episode
+    return episode, actual
 
 
 def read_tracks(path: Path | str) -> Episode:
@@ -231,10 +237,10 @@ def read_pictures(path: Path | str, rows: slice | list[int] = slice(None), name:
     Raises `DatasetError` when the file has no RGB pictures of that name.
     """
     with _opened(Path(path)) as file:
-        dataset = _reading("fields", lambda: dict(_walk(file))).get(f"observation/{name}")
-        if dataset is None or dataset.dtype != np.uint8 or dataset.shape[3:] != (3,):
+        field = _reading(f"observation/{name}", lambda: stored_field(file, f"observation/{name}"))
+        if field.dtype != np.uint8 or field.shape[3:] != (3,):
             raise DatasetError(f"observation/{name}: expected (N, H, W, 3) uint8 pictures")
-        return _reading(f"observation/{name}", lambda: dataset[rows])
+        return _reading(f"observation/{name}", lambda: field.rows(rows))
 
 
 @contextlib.contextmanager
@@ -253,45 +259,26 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 
 def _read(file: h5py.File, pictures: bool = True) -> tuple[Episode, str]:
-    items = _reading("fields", lambda: dict(_walk(file)))
+    items = _reading("fields", lambda: stored_fields(file))
     known = {dataset for dataset, _ in STEP_FIELDS.values()} | {"time_ns", "filter_reason"}
     if extra := sorted(name for name in items if name not in known and not name.startswith("observation/")):
         raise DatasetError(f"{extra[0]}: unexpected field")
 
     def values(name: str) -> np.ndarray:
-        return _reading(name, lambda: items[name][()])
+        return _reading(name, lambda: items[name].read())
 
     metadata = _reading("metadata", lambda: json.loads(file.attrs["metadata"]))
     observations = {name.removeprefix("observation/"): values(name) for name, item in items.items()
-                    if name.startswith("observation/") and (pictures or item.ndim < 4)}
+                    if name.startswith("observation/") and (pictures or len(item.shape) < 4)}
     if not pictures:
         metadata = _reading("metadata specs", lambda: {**metadata, "specs": {
             **metadata["specs"], "observation": {name: spec for name, spec in metadata["specs"]["observation"].items()
                                                  if name in observations}}})
     arrays = {name: values(dataset) for name, (dataset, _) in STEP_FIELDS.items()}
-    reasons = _reading("filter_reason", lambda: list(items["filter_reason"].asstr()[()]))
+    reasons = _reading("filter_reason", lambda: items["filter_reason"].texts())
     digest = _reading("sha256", lambda: str(file.attrs["sha256"]))
     return Episode(observations, filter_reason=reasons, time_ns=values("time_ns"), metadata=metadata,
                    **arrays), digest
-
-
-def _walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset under its full name. Raises `DatasetError` for what lies in another file, which may be any file."""
-    if prefix.count("/") > 2:
-        raise DatasetError(f"{prefix}: groups within groups, expected fields as observation/image")
-    for name in group:
-        if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
-            raise DatasetError(f"{prefix}{name}: a link, expected data in this file")
-        item = group[name]
-        if isinstance(item, h5py.Group):
-            yield from _walk(item, f"{prefix}{name}/")
-        elif isinstance(item, h5py.Dataset):
-            creation = item.id.get_create_plist()
-            if creation.get_external_count() or creation.get_layout() == h5py.h5d.VIRTUAL:
-                raise DatasetError(f"{prefix}{name}: kept elsewhere, expected data in this file")
-            if item.nbytes > min(MAX_FIELD_BYTES, _MAX_DEFLATE * item.id.get_storage_size()):
-                raise DatasetError(f"{prefix}{name}: claims {item.nbytes} bytes, more than the file can hold")
-            yield prefix + name, item
 
 
 def _reading(name: str, read: Callable[[], Any]) -> Any:
@@ -300,6 +287,6 @@ def _reading(name: str, read: Callable[[], Any]) -> Any:
         return read()
     except KeyError as error:
         raise DatasetError(f"{name}: missing") from error
-    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(f"{name}: cannot be read ({reason})") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from safe_policy_core.data.episode_file import Episode, content_hash, read_episode, write_episode
+from safe_policy_core.data.episode_file import Episode, content_hash, read_episode, read_verified, write_episode
 from safe_policy_core.data.labels import LABELS_FILE, LabelLayers
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
@@ -162,10 +162,11 @@ class EpisodeStore:
         layers = LabelLayers()
         for path, weight in pending:
             try:
-                if (episode := layers.labelled(path, read_episode(path))) is None:
+                recorded, digest = read_verified(path)
+                if (episode := layers.labelled(path, recorded)) is None:
                     self.rejected.append(path)
                 else:
-                    self._append(episode, weight)
+                    self._append(episode, weight, digest if episode is recorded else "")
             except DatasetError as error:
                 message = str(error)
                 self.broken[path] = message if message.startswith(str(path)) else f"{path}: {message}"
@@ -173,10 +174,11 @@ class EpisodeStore:
             raise DatasetError(f"{len(self.broken)} of {len(self.broken) + len(self._summaries)} episode files cannot "
                                f"be used (remove them, or skip broken ones): {'; '.join(self.broken.values())}")
 
-    def _append(self, episode: Episode, weight: float) -> None:
+    def _append(self, episode: Episode, weight: float, digest: str = "") -> None:
+        """digest: the episode's content hash where it is known already."""
         self._require(episode.specs)
         summary = EpisodeSummary(len(episode) + 1, float(episode.reward.sum()), float(episode.cost.sum()),
-                                 episode.success, content_hash(episode), episode.metadata)
+                                 episode.success, digest or content_hash(episode), episode.metadata)
         self._append_rows(_episode_rows(episode), summary, weight)
 
     def _require(self, specs: Specs) -> None:
