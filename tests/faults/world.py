@@ -226,7 +226,7 @@ class FaultWorld:
         with contextlib.suppress(RuntimeError, AssertionError):
             self.heal()
         self.end_episode()
-        time.sleep(5.0)
+        time.sleep(1.0)
 
     # Motion
 
