@@ -12,6 +12,9 @@ CAMERA_PRIORITY = 4
 """A picture that comes too late stops the arm. Drawing one takes 4 ms, which everybody below can wait."""
 CONTROL_PRIORITY = 3
 """Policy, operator and contact sensors: the gate waits for them at most a step and a half."""
+RECORDING_PRIORITY = 2
+"""The recorder, and every process's sign of life: an episode ends when it is not recorded any more, or somebody seems
+dead. Beside an ordinary process that computes all the time an ordinary recorder was silent for 1.5 s."""
 NICENESS = -10
 """Where only this is permitted."""
 
@@ -27,6 +30,18 @@ def come_first(priority: int = REALTIME_PRIORITY) -> None:
     with contextlib.suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
         _schedule(os.SCHED_FIFO, priority)
+
+
+def thread_comes_first(priority: int) -> None:
+    """The calling thread alone, in a process that is ordinary otherwise."""
+    with contextlib.suppress(PermissionError):
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+
+
+def thread_steps_back() -> None:
+    """The calling thread alone waits its turn, in a process that comes first otherwise."""
+    os.setpriority(os.PRIO_PROCESS, 0, 0)
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def step_back() -> None:

@@ -190,7 +190,8 @@ class FaultWorld:
             "camera": lambda: node("camera_node", camera="simulated", address=self.running.scene),
             "teleop": lambda: node("teleop_node", device="scripted"),
             "recorder": lambda: node("recorder_node", directory=self.recordings),
-            "policy": lambda: node("policy_node", checkpoint=self.checkpoint, patience=self._patience),
+            "policy": lambda: node("policy_node", checkpoint=self.checkpoint, patience=self._patience,
+                                   require_replay=False),
             "fine_tuner": lambda: node("fine_tuner_node"),
             "scene": lambda: node("scene_node", address=self.running.scene)}[name]()
         hurry(self.running.nodes[name].pid)

@@ -7,12 +7,15 @@ import torch
 
 pytest.importorskip("safe_policy_interfaces", reason="the ROS workspace is not built; run make setup")
 
+import rclpy
 from safe_policy_ros.approval import Approval
+from safe_policy_ros.policy_node import PolicyNode
 
 from safe_policy_core import replay_report
 from safe_policy_core.checkpoint import read_manifest, save_checkpoint
 from safe_policy_core.errors import CheckpointError
 from sim.safe_reach.task import SPECS
+from tests.ros.graph import ros_domain
 
 pytestmark = pytest.mark.ros
 
@@ -67,3 +70,15 @@ def test_a_report_of_weights_that_replaced_the_loaded_ones_does_not_count(tmp_pa
     replay_report.write(weights(policy, 2.0), "original", range(20), GOOD)
     with pytest.raises(CheckpointError, match="other weights by now"):
         approval.require("original")
+
+
+def test_a_replay_is_required_unless_somebody_says_otherwise() -> None:
+    with ros_domain() as domain:
+        rclpy.init(domain_id=domain)
+        node = PolicyNode()
+        try:
+            assert node.get_parameter("require_replay").value is True
+        finally:
+            node.close()
+            node.destroy_node()
+            rclpy.shutdown()

@@ -9,12 +9,13 @@ import pytest
 
 pytest.importorskip("safe_policy_interfaces", reason="the ROS workspace is not built; run make setup")
 
+import rclpy
 from safe_policy_ros.console import LABEL_TIME, OperatorConsole
-from safe_policy_ros.heartbeat import BEAT_PERIOD, LOST_AFTER, Presence, process_state
+from safe_policy_ros.heartbeat import BEAT_PERIOD, LOST_AFTER, Heartbeat, Presence, process_state
 from safe_policy_ros.pacer import Pacer
 
 from data_collection.devices.keyboard import Terminal
-from tests.ros.graph import wait_for
+from tests.ros.graph import ros_domain, wait_for
 
 pytestmark = pytest.mark.ros
 
@@ -52,6 +53,21 @@ def test_a_process_of_this_machine_is_missed_at_once(how):
         child.kill()
         child.wait()
     assert presence.lost(10.0) == "recorder"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs real-time priority")
+def test_a_beat_does_not_wait_behind_what_the_machine_computes():
+    with ros_domain() as domain:
+        rclpy.init(domain_id=domain)
+        node = rclpy.create_node("beats")
+        beats = Heartbeat(node, "beats")
+        try:
+            wait_for(lambda: os.sched_getscheduler(beats._thread.native_id) == os.SCHED_FIFO, 1.0, "its priority")
+            assert os.sched_getscheduler(0) == os.SCHED_OTHER
+        finally:
+            beats.close()
+            node.destroy_node()
+            rclpy.shutdown()
 
 
 def test_another_process_of_the_same_number_is_another():

@@ -11,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("rclpy")
+
+from std_srvs.srv import Trigger
+
 from safe_policy_core.checkpoint import read_manifest
 from safe_policy_core.data.episodes import read_episode
 from safe_policy_core.errors import UserError
@@ -148,6 +152,27 @@ def test_cancelling_stops_the_arm_and_frees_the_node(armed, checkpoint: Path) ->
     result = armed.run_episode("original", 7, "teleop", operator="scripted")
     assert result["steps"] > 3
     assert result["path"] == "", "without a folder nothing is recorded"
+
+
+def test_a_spent_cost_budget_of_the_gate_ends_the_episode(armed, checkpoint: Path) -> None:
+    armed.load(checkpoint)
+    assert not armed.cost_budget_spent()
+
+    def hear(step: dict) -> None:
+        if step["step"] == 3:
+            armed.label("cost", armed.gate()["cost_budget"], "test")
+
+    try:
+        result = armed.run_episode("original", 10, "policy", on_step=hear,
+                                   stop_when=lambda: bool(armed.cost_budget_spent()))
+    finally:
+        armed.label("cost", 0.0, "test")
+    assert result["truncated"] and 4 <= result["steps"] <= 10, result
+    assert "/safety_gate/reset_cost" in armed.cost_budget_spent()
+    reset = armed._node.create_client(Trigger, "/safety_gate/reset_cost")
+    wait_for(reset.service_is_ready, 5.0, "the service")
+    assert armed._spinner.wait(reset.call_async(Trigger.Request()), 5.0, "reset").success
+    wait_for(lambda: not armed.cost_budget_spent(), 2.0, "another budget")
 
 
 def test_a_camera_that_dies_ends_the_episode_and_stops_the_arm(graph: SafeReachGraph, armed, checkpoint: Path,

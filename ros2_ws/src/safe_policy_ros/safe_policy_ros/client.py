@@ -160,7 +160,16 @@ class GraphClient:
         if status is None:
             raise RobotUnavailableError(f"topic {STATUS_TOPIC}: no message; is safety_gate_node running?")
         return {"state": STATES[status.state], "reason": status.reason, "epoch": status.epoch,
-                "accepted": status.accepted, "rejected": status.rejected}
+                "accepted": status.accepted, "rejected": status.rejected, "cost_spent": status.cost_spent,
+                "cost_budget": status.cost_budget}
+
+    def cost_budget_spent(self) -> str:
+        """That the gate refuses the policy because the labelled costs have used up its budget, or ""."""
+        gate = self.gate()
+        if gate["cost_spent"] < gate["cost_budget"]:
+            return ""
+        return (f"the safety gate's cost budget: {gate['cost_spent']:g} of {gate['cost_budget']:g} spent; look at what "
+                "happened, call /safety_gate/reset_cost, go on by --resume")
 
     def label(self, kind: str, value: float, who: str) -> None:
         """Sets a label ("reward", "cost" or "abort") from a key of the console."""

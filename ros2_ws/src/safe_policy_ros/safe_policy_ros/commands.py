@@ -55,7 +55,8 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
     Each episode: the newest weights act, the recorder writes HDF5, the fine-tuner adds it and takes
     `updates` gradient steps, the new weights go to the policy. `data`: offline episodes that stay in
     the replay buffer. cost_budget: once the summed cost of the session exceeds it, the episode ends and
-    the session pauses. Episodes and checkpoints go to `out`, one row per episode to `out`/finetune.jsonl.
+    the session pauses; so it does when the safety gate's own budget is spent. Episodes and checkpoints
+    go to `out`, one row per episode to `out`/finetune.jsonl.
     session: one to go on with; None begins one in `out`. Returns what
     `safe_policy_core.training.online.finetune` returns, and the gate's counters.
 
@@ -83,7 +84,8 @@ def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path |
             stopped = ""
             while session.count < episodes:
                 runner.console.wait_while_paused()
-                stopped = "the operator" if runner.console.stopped else budget_spent(session, episodes, cost_budget)
+                stopped = ("the operator" if runner.console.stopped else
+                           budget_spent(session, episodes, cost_budget) or client.cost_budget_spent())
                 if stopped:
                     break
                 left = math.inf if cost_budget is None else cost_budget - session.spent

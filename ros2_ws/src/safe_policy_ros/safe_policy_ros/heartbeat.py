@@ -11,6 +11,7 @@ from pathlib import Path
 from rclpy.node import Node
 from std_msgs.msg import Header
 
+from safe_policy_core.scheduling import RECORDING_PRIORITY, thread_comes_first
 from safe_policy_ros import qos
 from safe_policy_ros.messages import ns_to_stamp
 
@@ -62,6 +63,7 @@ class Heartbeat:
         self._progress = time.monotonic()
 
     def _run(self) -> None:
+        thread_comes_first(RECORDING_PRIORITY)
         while not self._closing.wait(BEAT_PERIOD):
             if time.monotonic() - self._progress < PATIENCE and self._node.context.ok():
                 self._beats.publish(beat(self._node, self._identity))

@@ -156,7 +156,7 @@ def _graph(folder: Path, checkpoint: Path) -> Iterator[None]:
         node("scene", address=said[2])
         node("teleop", device="none")
         node("recorder", directory=folder)
-        node("policy", checkpoint=checkpoint)
+        node("policy", checkpoint=checkpoint, require_replay="false")
         yield
     except UserError as error:
         ended = [(folder / f"{log}.log").read_text()[-500:] for log, process in processes.items()

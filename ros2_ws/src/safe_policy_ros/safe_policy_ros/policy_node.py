@@ -51,9 +51,9 @@ class PolicyNode(Node):
         self._task = declare(self, "task", "original", "task of goals that name none")
         self._device = declare(self, "device", "cpu", "torch device of the policy")
         scene = declare(self, "scene", "service", "who arranges the table: service (simulated) or manual")
-        self._approval = Approval(declare(self, "require_replay", False, "act only with weights that passed a "
+        self._approval = Approval(declare(self, "require_replay", True, "act only with weights that passed a "
                                           "simulation replay of the task (safe-policy replay --policy), or that were "
-                                          "fine-tuned from such here; true on a real arm"))
+                                          "fine-tuned from such here; false for a simulated arm alone"))
         countdown = declare(self, "countdown", 0.0, "warning before the arm begins an episode [s]", 0.0, 60.0)
         patience = declare(self, "patience", 1.0, "factor on how long pictures, poses and the gate's status may fail "
                            "to come before the episode ends; above 1 for a simulated arm alone", 1.0, 3.0)

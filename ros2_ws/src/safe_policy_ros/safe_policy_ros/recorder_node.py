@@ -21,6 +21,7 @@ from std_srvs.srv import Trigger
 from data_collection.conversion import IMAGE_TOPIC, STEP_TOPIC, convert_file
 from data_collection.recording.session import Recorded, RecordingSession, Sample
 from safe_policy_core.errors import UserError
+from safe_policy_core.scheduling import RECORDING_PRIORITY, thread_steps_back
 from safe_policy_ros import health, qos
 from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.heartbeat import Heartbeat
@@ -70,7 +71,7 @@ class RecorderNode(Node):
         self._health = self.create_publisher(DiagnosticArray, health.TOPIC, qos.STATUS)
         self._stop = self.create_client(Trigger, "/safety_gate/stop")
         self._stopped: str | None = None
-        self._worker = ThreadPoolExecutor(1, "convert")
+        self._worker = ThreadPoolExecutor(1, "convert", initializer=thread_steps_back)
         self._closed = False
         # raw: messages go into the file as the bytes that came; only the episode's state is read.
         group = TakenByHand()
@@ -195,7 +196,7 @@ def message_type(name: str) -> type:
 
 
 def main() -> None:
-    sys.exit(run_node(RecorderNode, NAME))
+    sys.exit(run_node(RecorderNode, NAME, priority=RECORDING_PRIORITY))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ class Session:
                 budget: float = math.inf) -> dict[str, Any]:
         """One recorded episode as a row. Raises `GraphError` or `RobotUnavailableError` when there is none.
 
-        budget: cost at which the episode is ended, not only the session after it.
+        budget: cost at which the episode is ended, not only the session after it. So does the gate's own budget, with
+        which it holds a policy.
         """
         attempts = ATTEMPTS if self._simulated and self._may_arm else 1
         while True:
@@ -82,7 +83,8 @@ class Session:
 
             def over() -> bool:
                 self.console.poll(time.monotonic())
-                return sum(step["cost"] for step in steps) > budget
+                spent = source == "policy" and self._client.cost_budget_spent()
+                return bool(spent) or sum(step["cost"] for step in steps) > budget
 
             result = self._client.run_episode(task, seed, source, directory, operator, on_step=hear, stop_when=over)
         if not result["path"]:
