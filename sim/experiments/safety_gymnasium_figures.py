@@ -77,6 +77,7 @@ def curves(path: Path, points: Sequence[Point]) -> Path:
 def _curve(axis: Any, points: Sequence[Point], name: str, offline: int, longest: int) -> None:
     """One method's: x is the share of offline training done, less 1, and then that of fine-tuning."""
     colour = METHOD_COLOURS[points[0].method]
+    label: str | None = points[0].method
     for phase in ("offline", "online"):
         places: dict[float, list[float]] = {}
         for point in points:
@@ -89,8 +90,8 @@ def _curve(axis: Any, points: Sequence[Point], name: str, offline: int, longest:
         if not places:
             continue
         x, values = zip(*sorted(places.items()), strict=True)
-        axis.plot(x, [np.mean(value) for value in values], color=colour, lw=1.4, marker="o", ms=3,
-                  label=points[0].method if phase == "online" else None)
+        axis.plot(x, [np.mean(value) for value in values], color=colour, lw=1.4, marker="o", ms=3, label=label)
+        label = None  # once in the legend
         axis.fill_between(x, [min(value) for value in values], [max(value) for value in values], color=colour,
                           alpha=0.15, linewidth=0)
 

@@ -7,7 +7,7 @@ import pytest
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import RobotEnv
-from sim.safety_gymnasium import SafetyGymnasiumEnv
+from sim.safety_gymnasium import FrontBackEnv, SafetyGymnasiumEnv
 from sim.safety_gymnasium.repaired_import import import_safety_gymnasium
 from tests.contract import RobotEnvContract
 
@@ -100,3 +100,98 @@ def test_unknown_task_is_named() -> None:
         SafetyGymnasiumEnv("SafetyPointNope1-v0")
     with pytest.raises(ConfigurationError, match="more_obstacles"):
         make_env("nope")
+
+
+class TestActionRepeat:
+    def test_rewards_and_costs_add_up_and_the_last_observation_is_seen(self) -> None:
+        once, four = SafetyGymnasiumEnv("SafetyPointGoal1-v0"), make_env("PointGoal1-state")
+        action = np.array([1.0, 0.1], np.float32)
+        once.reset(1)
+        four.reset(1)
+        costs = 0.0
+        for _ in range(40):
+            singles = [once.step(action) for _ in range(4)]
+            observation, reward, cost, *_, info = four.step(action)
+            assert reward == pytest.approx(sum(step[1] for step in singles), abs=1e-6)
+            assert cost == sum(step[2] for step in singles)
+            np.testing.assert_allclose(observation["vector"], singles[-1][0]["vector"], atol=1e-4)
+            assert info["violation"] == singles[-1][5]["violation"]
+            costs += cost
+        assert costs > 0  # otherwise nothing was summed
+        once.close()
+        four.close()
+
+    def test_an_end_within_the_repeats_is_the_end(self) -> None:
+        env = SafetyGymnasiumEnv("SafetyPointGoal1-v0", repeat=4)
+        env.reset(0)
+        env.simulation.task.num_steps = 6
+        action = np.zeros(2, np.float32)
+        assert env.step(action)[3:5] == (False, False)
+        observation, *_, terminated, truncated, _ = env.step(action)
+        assert (terminated, truncated) == (False, True)
+        assert observation["vector"].shape == (60,)
+        with pytest.raises(RuntimeError, match="reset"):
+            env.step(action)
+        env.close()
+
+    def test_of_at_least_one(self) -> None:
+        with pytest.raises(ConfigurationError, match="repeat: expected at least 1"):
+            make_env("PointGoal1-state", repeat=0)
+
+
+class TestFrontBack:
+    @pytest.fixture(scope="class")
+    def env(self) -> Iterator[FrontBackEnv]:
+        env = make_env("PointGoal1-vision")
+        assert isinstance(env, FrontBackEnv)
+        yield env
+        env.close()
+
+    @staticmethod
+    def goal(picture: np.ndarray) -> int:
+        """Pixels of the goal's green."""
+        red, green, blue = (picture[..., channel].astype(int) for channel in range(3))
+        return int(((green > red + 15) & (green > blue + 15)).sum())
+
+    def test_what_is_ahead_is_in_the_first_picture_and_what_is_behind_in_the_second(self, env: FrontBackEnv) -> None:
+        seen = []
+        for seed in range(12):
+            observation, _ = env.reset(seed)
+            task = env.simulation.task
+            offset = task.goal.pos[:2] - task.agent.pos[:2]
+            ahead = float(offset @ task.agent.mat[:2, 0]) / float(np.linalg.norm(offset))
+            if abs(ahead) > 0.85:
+                front, back = self.goal(observation["image"]), self.goal(observation["image_back"])
+                assert (front > back) == (ahead > 0)
+                assert max(front, back) > 0
+                seen.append(ahead > 0)
+        assert set(seen) == {True, False}
+
+    def test_pictures_are_of_the_last_repeat(self, env: FrontBackEnv) -> None:
+        before, _ = env.reset(0)
+        after = env.step(np.array([1.0, 1.0], np.float32))[0]
+        again = env._observation(None)
+        for name in ("image", "image_back"):
+            assert after[name].shape == (64, 64, 3) and after[name].dtype == np.uint8
+            np.testing.assert_array_equal(after[name], again[name])
+            assert (after[name] != before[name]).any()
+
+    def test_each_episode_has_its_own_world(self, env: FrontBackEnv) -> None:
+        first = env.reset(0)[0]
+        other = env.reset(1)[0]
+        assert (first["image"] != other["image"]).any()
+        np.testing.assert_array_equal(env.reset(0)[0]["image"], first["image"])
+
+
+def test_race_runs_without_the_textures_that_are_missing() -> None:
+    env = make_env("Race2-vision")
+    observation, _ = env.reset(0)
+    assert observation["image"].std() > 5
+    reward = sum(env.step(np.array([1.0, 0.0], np.float32))[1] for _ in range(3))
+    assert reward != 0
+    env.close()
+
+
+def test_tasks_by_name() -> None:
+    with pytest.raises(ConfigurationError, match=r"FadingEasy1.*Race2 with -vision or -state"):
+        make_env("PointGoal1")
