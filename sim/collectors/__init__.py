@@ -1,1 +1,1 @@
-"""Makers of DSRL-format datasets: demonstrators of many degrees of skill, caution and noise, one file a task."""
+"""Makers of datasets: DSRL-format files from demonstrators of many styles, and FOSP's behaviours as episode files."""
