@@ -21,9 +21,10 @@ from safe_policy_core.data.sources import open_data
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import EpisodeResult, rollout, summarize
-from safe_policy_core.interfaces import RobotEnv, Specs, TakesTargets
+from safe_policy_core.interfaces import RobotEnv, Specs
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import config_module, learner_class, load_learner, load_policy, make_learner
+from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.online import FineTuner, finetune
 from safe_policy_core.training.preparation import calibrated
@@ -148,12 +149,7 @@ class Evaluate:
         torch.set_num_threads(1)  # one observation at a time: more threads only wait for each other
         manifest = read_manifest(self.checkpoint)
         policy = load_policy(self.checkpoint, device)
-        if self.target_cost is not None:
-            if not isinstance(policy, TakesTargets):
-                raise ConfigurationError(f"target_cost: {manifest['method']} has its threshold from training")
-            policy.set_target_cost(self.target_cost, self.target_return)
-        elif self.target_return is not None:
-            raise ConfigurationError("target_return: give target_cost too")
+        set_target_cost(policy, self.target_cost, self.target_return)
         env = open_env(self.task, policy.specs)
         results: list[EpisodeResult] = []
         try:

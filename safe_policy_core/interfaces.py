@@ -168,7 +168,20 @@ class Policy(ABC):
 class TakesTargets(Protocol):
     """A policy whose cost threshold can be changed without training, from the next episode on (QPT, CDT)."""
 
-    def set_target_cost(self, cost: float, target_return: float | None = None) -> None: ...
+    None is the threshold that it was trained with.
+    """
+
+    def set_target_cost(self, cost: float | None, target_return: float | None = None) -> None: ...
+
+
+@runtime_checkable
+class Aligns(Protocol):
+    """A policy that prepares an episode from its first observation, after `reset` and before the first `act` (SAS).
+
+    Where nobody calls `align`, the first `act` does and takes as much longer. It returns what was chosen, for a log.
+    """
+
+    def align(self, observation: Observation) -> dict[str, Any]: ...
 
 
 StepResult = tuple[Observation, float, float, bool, bool, dict[str, Any]]

@@ -132,6 +132,6 @@ class OfflineSafeRl:
         return run_on_ray(jobs, datasets, self.workers, self.ray)
 
     def _write_table(self, rows: list[Row]) -> None:
-        budget = (f"Added last: {self.steps} gradient steps, batch {self.batch or 'of the method'}, {self.episodes} test episodes"
-                  f"{', ' if self.set else ''}{' '.join(self.set)}.")
+        budget = (f"Added last: {self.steps} gradient steps, batch {self.batch or 'of the method'}, {self.episodes} "
+                  f"test episodes{', ' if self.set else ''}{' '.join(self.set)}.")
         self._table.write_text(f"{LEGEND} {budget}\n\n{table(rows)}")

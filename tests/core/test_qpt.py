@@ -238,6 +238,9 @@ def test_targets_change_per_episode_and_count_down() -> None:
     assert policy.target_cost == 5.0
     data = corridor_dataset(12)
     assert policy.target_return == pytest.approx(data.returns[data.cost_returns <= 5].max(), abs=1e-4)
+    policy.set_target_cost(None)
+    policy.reset(0)
+    assert policy.target_cost == 10.0  # that of its training
     policy.set_target_cost(4.0, target_return=3.0)
     policy.reset(0)
     for _ in range(3):
@@ -348,7 +351,7 @@ def test_command_line_trains_on_a_file_and_evaluates_under_another_threshold(
         assert trained["episodes"] == 6 and trained["frames"] == 6 * STEPS
     found = Evaluate(tmp_path / "qpt", episodes=1, target_cost=2.0).run()
     assert found["target_cost"] == 2.0 and set(found["policy_shares"]) <= {"within_budget", "lowest_cost"}
-    with pytest.raises(ConfigurationError, match="target_cost: bc"):
+    with pytest.raises(ConfigurationError, match="target_cost: a policy of kind BcPolicy"):
         Evaluate(tmp_path / "bc", episodes=1, target_cost=2.0).run()
     with pytest.raises(DatasetError, match="none of 6 episodes passes"):
         Pretrain("bc", (tmp_path / "corridor.hdf5",), tmp_path / "none", steps=1, set=("cost_limit=-1",)).run()

@@ -27,8 +27,12 @@ class SequencePolicy(Policy):
         self.specs, self._model, self._device = specs, model, torch.device(device)
         (self._name,) = specs.observation
         self._generator = torch.Generator(self._device)
-        self._next_target = (model.config.target_return, model.config.target_cost)
+        self.set_target_cost(None)
         self.reset(0)
+
+    @property
+    def _trained_cost(self) -> float:
+        return self._model.config.target_cost
 
     @property
     def target_cost(self) -> float:
@@ -40,14 +44,17 @@ class SequencePolicy(Policy):
         """Undiscounted return that the current episode asks for."""
         return self._target[0]
 
-    def set_target_cost(self, cost: float, target_return: float | None = None) -> None:
-        """Another threshold, without training, from the next `reset` on.
+    def set_target_cost(self, cost: float | None, target_return: float | None = None) -> None:
+        """Another threshold, without training, from the next `reset` on; None: what it was trained with.
 
         target_return: None asks for the best return in the data among episodes of at most this cost.
         A cost above any in the data asks for the best return of all; one below the cheapest episode
         (0 where every episode has some) is allowed, is outside of what was learned, and is logged.
         Raises `ConfigurationError` for a negative or infinite cost, or a return that is not finite.
         """
+        if cost is None:
+            self._next_target = (self._model.config.target_return, self._trained_cost)
+            return
         if not (cost >= 0 and math.isfinite(cost)):
             raise ConfigurationError(f"target_cost: expected a number of at least 0, got {cost}")
         if target_return is not None and not math.isfinite(target_return):

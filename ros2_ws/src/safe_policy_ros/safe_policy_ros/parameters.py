@@ -1,4 +1,4 @@
-"""Parameters with a description and a range, fixed once a node runs."""
+"""Parameters with a description and a range; most are fixed once a node runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from safe_policy_core.errors import ConfigurationError
 
 
 def declare(node: Node, name: str, default: Any, description: str, low: float | None = None,
-            high: float | None = None) -> Any:
-    """Declares a read-only parameter and returns its value. `low` and `high` are inclusive.
+            high: float | None = None, changeable: bool = False) -> Any:
+    """Declares a parameter, read-only unless `changeable`, and returns its value. `low` and `high` are inclusive.
 
     Raises `ConfigurationError` naming the parameter, what came and what was expected.
     """
-    descriptor = ParameterDescriptor(description=description, read_only=True)
+    descriptor = ParameterDescriptor(description=description, read_only=not changeable)
     bounds = ""
     if low is not None and high is not None:
         bounds = f" in [{low}, {high}]"

@@ -22,6 +22,7 @@ from safe_policy_core.errors import CheckpointError, ConfigurationError, UserErr
 from safe_policy_core.interfaces import ActionDecision, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.scheduling import CONTROL_PRIORITY, ordinary
+from safe_policy_core.targets import set_target_cost
 from safe_policy_ros import qos
 from safe_policy_ros.approval import Approval
 from safe_policy_ros.episode_messages import EpisodePlan
@@ -38,6 +39,7 @@ from sim.safe_reach.task import check_task
 NAME = "policy"
 WARM_UP = 3
 """torch picks its kernels in the first calls, which take longer than a control period."""
+TARGET_COST = "target_cost"
 REPORT_PERIOD = 1.0
 """[s]"""
 
@@ -58,6 +60,8 @@ class PolicyNode(Node):
         patience = declare(self, "patience", 1.0, "factor on how long pictures, poses and the gate's status may fail "
                            "to come before the episode ends; above 1 for a simulated arm alone", 1.0, 3.0)
         self._saved_timeout = declare(self, "saved_timeout", 30.0, "how long to wait for the recorder [s]", 0.0, 600.0)
+        declare(self, TARGET_COST, -1.0, "cost that an episode may have, from the next one on, for policies that take "
+                "it when they run (QPT, CDT); negative: what they were trained with", -1.0, 1e6, changeable=True)
         check_task(self._task)
         self._policy: Policy | None = None
         self._checkpoint: dict[str, Any] = {}
@@ -150,6 +154,9 @@ class PolicyNode(Node):
 
     def _episode(self, policy: Policy, handle: ServerGoalHandle) -> RunEpisode.Result:
         goal, result = handle.request, RunEpisode.Result()
+        if policy is self._policy:
+            cost = float(self.get_parameter(TARGET_COST).value)
+            set_target_cost(policy, None if cost < 0 else cost)
         try:
             observation, info = self._env.reset(goal.seed)
             if handle.is_cancel_requested:  # a request that came before the reset began
