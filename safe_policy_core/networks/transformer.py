@@ -50,7 +50,7 @@ class CausalBlock(nn.Module):
 
     def forward(self, tokens: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
                 rows: slice = _EVERY) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, T, units) -> outputs of the tokens `rows`, and the keys and values of all T.
+        """(B, T, units) -> outputs of the tokens `rows`, and the keys and values of the past and all T.
 
         past: keys and values that every token may attend to as well. mask: (past + T, past + T), 0 where
         a token may attend and -inf where not; None: each to itself and to those before it.
@@ -63,7 +63,6 @@ class CausalBlock(nn.Module):
             (query,) = self._heads(functional.linear(normed[:, rows], weight[:units], bias[:units]), 1)
             key, value = self._heads(functional.linear(normed, weight[units:], bias[units:]), 2)
             tokens = tokens[:, rows]
-        own = (key, value)
         if past is not None:
             key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
         mask = causal_mask(key.shape[1], tokens.device) if mask is None else mask
@@ -72,7 +71,7 @@ class CausalBlock(nn.Module):
         mixed = torch.bmm(scores.softmax(-1), value).view(batch, self.heads, *query.shape[1:])
         tokens = tokens + self.dropout(self.merge(mixed.transpose(1, 2).flatten(2)))
         wide = functional.relu(self.widen(self.feed_norm(tokens)))
-        return tokens + self.dropout(self.narrow(wide)), own
+        return tokens + self.dropout(self.narrow(wide)), (key, value)
 
     def _heads(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, T, parts * units) -> `parts` of (B * heads, T, units / heads)."""
@@ -99,6 +98,17 @@ class CausalTransformer(nn.Module):
         for index, block in enumerate(self.blocks):
             value, _ = block(value, past[index] if past else None, mask, rows if index == last else _EVERY)
         return self.output_norm(value)
+
+    def extend(self, tokens: Tensor, past: Past | None, rows: slice = _EVERY) -> tuple[Tensor, Past]:
+        """Outputs of the tokens `rows` of those that come after `past`, and the past with all of them.
+
+        Exact as long as nothing leaves the past.
+        """
+        value, last, grown = self.input_norm(tokens), len(self.blocks) - 1, Past()
+        for index, block in enumerate(self.blocks):
+            value, known = block(value, past[index] if past else None, rows=rows if index == last else _EVERY)
+            grown.append(known)
+        return self.output_norm(value), grown
 
     def remember(self, tokens: Tensor) -> Past:
         """Keys and values of tokens that later ones, in any number of continuations, attend to."""

@@ -78,3 +78,14 @@ def test_dropout_has_the_gradient_of_what_it_kept() -> None:
     dropped = Dropout(0.5)(value)
     dropped.sum().backward()
     assert torch.equal(value.grad, dropped)
+
+
+def test_extended_passes_equal_the_full_pass(transformer: CausalTransformer) -> None:
+    tokens = torch.randn(3, 12, UNITS, generator=torch.Generator().manual_seed(0))
+    expected, past, found = transformer(tokens), None, []
+    for begin, end in ((0, 5), (5, 6), (6, 12)):
+        output, past = transformer.extend(tokens[:, begin:end], past)
+        found.append(output)
+    torch.testing.assert_close(torch.cat(found, 1), expected, atol=1e-5, rtol=1e-5)
+    last, _ = transformer.extend(tokens, None, slice(11, None))
+    torch.testing.assert_close(last, expected[:, 11:], atol=1e-5, rtol=1e-5)

@@ -77,6 +77,21 @@ class SequencePolicy(Policy):
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
         self._to_go: list[np.ndarray] = []
+        self._prompted = self._kept = 0
+
+    def prompt(self, observations: np.ndarray, actions: np.ndarray, to_go: np.ndarray, keep: bool) -> None:
+        """Steps that count as what came before the episode, between `reset` and its first `act` (SAS).
+
+        observations (L, size), actions (L, action_dim), to_go (L, 2) as the networks take it. They get the first time
+        steps, and the episode the following ones. keep: they stay in the context; else they leave it in their turn.
+        Raises `ConfigurationError` when they leave no room for the present step.
+        """
+        if len(actions) >= self._model.config.length:
+            raise ConfigurationError(f"prompt: {len(actions)} steps do not fit into the context of "
+                                     f"{self._model.config.length}")
+        self._observations, self._actions, self._to_go = (list(np.asarray(rows, np.float32))
+                                                          for rows in (observations, actions, to_go))
+        self._prompted, self._kept = len(actions), len(actions) if keep else 0
 
     def observe_executed(self, action: np.ndarray) -> None:
         self._actions[-1] = np.array(action, np.float32)
@@ -92,7 +107,7 @@ class SequencePolicy(Policy):
         self._actions.append(np.zeros(self._model.action_dim, np.float32))  # unknown yet, and seen by no token
         self._to_go.append(self._remaining * self._units)
         for rows in (self._observations, self._actions, self._to_go):
-            del rows[:-self._model.config.length]
+            del rows[self._kept:max(self._kept, self._kept + len(rows) - self._model.config.length)]
         self._steps += 1
         decision = self._decide(self._history(), deterministic)
         self._actions[-1] = decision.action
@@ -101,7 +116,9 @@ class SequencePolicy(Policy):
     def _history(self) -> Windows:
         """One window of what there is of the episode: shorter at its start, never padded."""
         return_to_go, cost_to_go = self._tensor(np.array(self._to_go, np.float32).T).unsqueeze(1)
-        steps = torch.arange(self._steps - len(self._to_go), self._steps, device=self._device).unsqueeze(0)
+        now, recent = self._steps + self._prompted, len(self._to_go) - self._kept
+        numbers = [*range(self._kept), *range(now - recent, now)]
+        steps = torch.tensor(numbers, device=self._device).unsqueeze(0)
         states = self._model.states(self._tensor(np.stack(self._observations))).unsqueeze(0)
         actions = self._tensor(np.stack(self._actions)).unsqueeze(0)
         # Rewards and costs are only looked at in training.

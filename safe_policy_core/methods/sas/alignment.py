@@ -1,0 +1,143 @@
+"""SAS Algorithm 1: imagined courses ranked by the energy of what they visit, and the prompt that comes of it.
+
+What differs from the paper: the energy of a step needs the density of its state, so the given first state has none;
+where it peaks earlier than L steps, the prompt is the course's first L steps (lines 7 and 15 take what comes before the
+peak); V_t asks the energy to fall unless configured otherwise (`SasConfig.lyapunov`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from safe_policy_core.methods.sas.config import SasConfig
+from safe_policy_core.methods.sas.imagination import Imagined, Noise, Steps, imagine
+from safe_policy_core.methods.sas.model import SasModel
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """What an alignment came to.
+
+    prompt: one course. course: the number of the chosen one in its loop. step: where in it the prompt ends.
+    peak: its highest energy [nats]. stable: share of its steps that meet condition V.
+    imagined_cost: sum of the costs that it expects over the imagined steps.
+    """
+
+    prompt: Steps
+    course: int
+    step: int
+    peak: float
+    stable: float
+    imagined_cost: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers, for a log."""
+        return {"prompt_steps": self.prompt.actions.shape[1], "course": self.course, "step": self.step,
+                "peak_energy": self.peak, "stable_share": self.stable, "imagined_cost": self.imagined_cost}
+
+
+def occupancy_energy(log_density: Tensor, steps: int, discount: float) -> Tensor:
+    """E_t = -log sum_k discount^k rho_{t+k} over the next `steps`, (N, T) -> (N, T - steps + 1)."""
+    discounts = torch.arange(steps, device=log_density.device) * torch.tensor(discount).log()
+    return -(log_density.unfold(1, steps, 1) + discounts).logsumexp(-1)
+
+
+def condition_v(energy: Tensor, lyapunov: str) -> Tensor:
+    """V_t (eq. 8) of (N, T) energies, (N, T - 1) bool. With G = E_j - E_t it holds where E_{t+1} >= E_t ("rising")."""
+    change = energy.diff(dim=1)
+    return change >= 0 if lyapunov == "rising" else change <= 0
+
+
+def prompt_begin(peak: int, length: int, steps: int) -> int:
+    """First step of tau[t - L : t] (lines 7 and 15), moved so that all L steps are in the course's `steps`."""
+    return min(max(peak - length, 0), steps - length)
+
+
+def step_energy(model: SasModel, found: Imagined, normal: Tensor, config: SasConfig) -> Tensor:
+    """Energies of the imagined steps from the second on, (N, T - energy_steps).
+
+    rho(s_t, a_t) = rho_VAE(s_t) pi(a_t | s_t) (section 4), the first by its evidence bound.
+    """
+    states, actions = found.steps.states, found.steps.actions
+    visited = model.heads.evidence(found.features[:, :-1], states[:, :-1], actions[:, :-1], states[:, 1:], normal)
+    likelihood = model.actions(found.features[:, 1:]).log_probability(found.raw_actions[:, 1:])
+    return occupancy_energy(visited + likelihood, config.energy_steps, config.discount)
+
+
+@torch.inference_mode()
+def align(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator) -> Alignment:
+    """Algorithm 1 from a scaled first state (inputs,) and (2,) to-go sums; several prompts are joined."""
+    found = [_one_prompt(model, config, state, to_go, generator) for _ in range(config.prompts)]
+    prompt = Steps.concatenate([alignment.prompt for alignment in found])
+    return Alignment(prompt, *(getattr(found[-1], name) for name in ("course", "step", "peak", "stable",
+                                                                     "imagined_cost")))
+
+
+def _one_prompt(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator
+                ) -> Alignment:
+    first = imagined_courses(model, config, state, to_go, generator, config.trajectories, None)  # lines 1 to 5
+    chosen = _alignment(first, *first_choice(first, config, generator), config)
+    if config.selection in ("maxmax", "no_v", "random"):
+        return chosen
+    second = imagined_courses(model, config, state, to_go, generator, config.candidates, chosen.prompt)  # 8 to 13
+    return _alignment(second, *second_choice(second, config), config)
+
+
+@dataclass(frozen=True)
+class Courses:
+    """steps; energy (N, T - energy_steps) from the second step on; cost (N,) imagined, in the data's unit."""
+
+    steps: Steps
+    energy: Tensor
+    cost: Tensor
+
+
+def first_choice(courses: Courses, config: SasConfig, generator: torch.Generator) -> tuple[int, int]:
+    """Which course (line 6: that of the lowest peak), and at which of its energies the prompt ends (line 4)."""
+    if config.selection == "random":
+        index, place = (int(torch.randint(size, (), generator=generator)) for size in courses.energy.shape)
+        return index, place
+    peaks = courses.energy.amax(1)
+    if config.selection == "cost":
+        index = int(courses.cost.argmin())
+    else:
+        index = int(peaks.argmax() if config.selection == "maxmax" else peaks.argmin())
+    return index, int(courses.energy[index].argmax())
+
+
+def second_choice(courses: Courses, config: SasConfig) -> tuple[int, int]:
+    """Which course meets condition V most often (line 14), and its peak (line 11)."""
+    score = -courses.cost if config.selection == "cost" else condition_v(courses.energy, config.lyapunov).sum(1)
+    index = int(score.argmax())
+    return index, int(courses.energy[index].argmax())
+
+
+def imagined_courses(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator,
+                     courses: int, prompt: Steps | None) -> Courses:
+    """Imagines from a first state, after a prompt, and rates what it imagined."""
+    count = imagined_steps(model, config)
+    noise = Noise.draw(model, courses, count, generator)
+    found = imagine(model, state, to_go, noise, prompt)
+    normal = torch.randn((courses, count - 1, config.latent), generator=generator).to(state.device)
+    context = torch.cat([found.features, found.steps.states, found.steps.actions], -1)
+    cost = (model.heads.received(context) * model.heads.received_scale)[..., 1].clamp(min=0).sum(1) / model.units[1]
+    return Courses(found.steps, step_energy(model, found, normal, config), cost)
+
+
+def imagined_steps(model: SasModel, config: SasConfig) -> int:
+    """T: no longer than an episode of the data, and at least a prompt with an energy behind it."""
+    return max(min(config.imagined_steps, int(model.base.horizon)), config.prompt_steps + config.energy_steps + 1)
+
+
+def _alignment(courses: Courses, index: int, last: int, config: SasConfig) -> Alignment:
+    """The prompt before the step of energy number `last` of a course."""
+    # The first energy is that of the second step.
+    begin = prompt_begin(last + 1, config.prompt_steps, courses.steps.actions.shape[1])
+    end, energy = begin + config.prompt_steps, courses.energy[index]
+    stable = condition_v(energy.unsqueeze(0), config.lyapunov).float().mean()
+    return Alignment(courses.steps.part(index, begin, end), index, end, float(energy.max()), float(stable),
+                     float(courses.cost[index]))

@@ -1,0 +1,48 @@
+"""Settings of SAS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+BATCH, LENGTH = 64, 1
+"""Windows of a training batch; their length is the base model's."""
+EXPERIMENT_PRESETS: tuple[str, ...] = ()
+"""It needs a base: the comparison of methods that learn from a dataset alone leaves it out."""
+
+Selection = Literal["sas", "no_v", "maxmax", "random", "cost"]
+
+
+@dataclass(frozen=True)
+class SasConfig:
+    """Section 6 and Appendices B and C; what they leave out is this project's."""
+
+    base: str = ""
+    """Checkpoint of a dt, cdt or qpt. Its weights stay as they are; what acts does not need this folder any more."""
+
+    trajectories: int = 5
+    """N, courses imagined for condition U."""
+    candidates: int = 5
+    """M, courses imagined under the first prompt for condition V."""
+    imagined_steps: int = 100
+    """T. The paper imagines whole episodes; a start-up on an arm has no time for them."""
+    energy_steps: int = 3
+    """Steps over which the occupancy of a pair is summed (C.2)."""
+    discount: float = 0.99
+    """gamma of the occupancy."""
+
+    prompt_steps: int = 5
+    """L, steps of a prompt (C.3)."""
+    prompts: int = 1
+    """Prompts, of as many runs of the algorithm, one after the other (C.4). They must leave room in the context."""
+    keep_prompt: bool = True
+    """The prompt stays in the context for the whole episode; else it leaves as the first steps of an episode do."""
+
+    selection: Selection = "sas"
+    """Algorithm 1; without its second loop (no_v); the highest peak (maxmax); any (random); the least imagined cost."""
+    lyapunov: Literal["falling", "rising"] = "falling"
+    """What V_t asks of the energy. Literally, with G = E_j - E_t, eq. 8 asks it to rise; the text wants it to fall."""
+
+    units: int = 128
+    latent: int = 8
+    learning_rate: float = 1e-3

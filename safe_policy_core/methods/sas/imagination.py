@@ -1,0 +1,135 @@
+"""Imagined courses: many at once, a few tokens at a time after keys and values that are kept.
+
+The context grows to the base's K steps. Then it is cut to the prompt and the newest of the rest and computed anew: a
+window that slid with every step would make all that is kept inexact (`networks.transformer`), and growing
+again is something that the base has learned, since every length up to K occurs in its training.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from safe_policy_core.methods.sas.model import SasModel
+from safe_policy_core.methods.sequence.model import LARGEST_STATE, ConditionalTransformer, Windows
+
+KEPT_SHARE = 4
+"""One of so many steps beside the prompt stays when the context is cut."""
+
+
+class Steps(NamedTuple):
+    """N courses of T steps as the networks take them.
+
+    states (N, T, inputs), actions (N, T, action_dim), to_go (N, T, 2): return and cost.
+    """
+
+    states: Tensor
+    actions: Tensor
+    to_go: Tensor
+
+    def part(self, course: int, begin: int, end: int) -> Steps:
+        """Some steps of one course, (1, end - begin, ...)."""
+        return Steps(*(value[course:course + 1, begin:end] for value in self))
+
+    def expand(self, courses: int) -> Steps:
+        """One course as many."""
+        return Steps(*(value.expand(courses, *value.shape[1:]) for value in self))
+
+    @classmethod
+    def concatenate(cls, parts: list[Steps]) -> Steps:
+        """One after the other."""
+        return cls(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
+
+
+class Imagined(NamedTuple):
+    """steps: without the prompt. raw_actions: before the tanh. features: z_t (N, T, units)."""
+
+    steps: Steps
+    raw_actions: Tensor
+    features: Tensor
+
+
+class Noise(NamedTuple):
+    """Standard normal draws: action (N, T, action_dim), latent (N, T, latent)."""
+
+    action: Tensor
+    latent: Tensor
+
+    @classmethod
+    def draw(cls, model: SasModel, courses: int, steps: int, generator: torch.Generator) -> Noise:
+        """On the CPU, so that a seed gives the same courses on every device."""
+        device, latent = model.base.horizon.device, model.heads.vae.decoder[0].in_features
+        latent -= model.base.config.units + model.base.inputs + model.base.action_dim
+        return cls(*(torch.randn((courses, steps, size), generator=generator).to(device)
+                     for size in (model.base.action_dim, latent)))
+
+
+def kept_steps(present: int, prompt: int, length: int, begin: int) -> list[int] | None:
+    """The steps of a context cut for the step `present`, itself included; None while there is room.
+
+    Steps are numbered with the prompt's first as 0; the context holds the prompt and those from `begin` on.
+    """
+    if present - begin + 1 + prompt <= length:
+        return None
+    return [*range(prompt), *range(present - max(1, (length - prompt) // KEPT_SHARE) + 1, present + 1)]
+
+
+@torch.inference_mode()
+def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt: Steps | None = None) -> Imagined:
+    """Courses from a state (inputs,), with (2,) scaled return- and cost-to-go, after a prompt of one course."""
+    base, (courses, count, _) = model.base, noise.action.shape
+    before = prompt.expand(courses) if prompt is not None else None
+    states, actions, sums = ([*value.unbind(1)] for value in before) if before else ([], [], [])
+    first, raw, features = len(actions), [], []
+    states.append(state.expand(courses, -1))
+    sums.append(to_go.expand(courses, -1))
+    times = base.actor.time.weight[:first + count]  # as many as there are: later ones share the last
+    times = torch.cat([times, times[-1:].expand(first + count - len(times), -1)])
+    past, begin = None, first
+    # Lists in place of one tensor: writing into slices took longer than a block of the transformer.
+    for turn, (action_noise, latent) in enumerate(zip(noise.action.unbind(1), noise.latent.unbind(1), strict=True)):
+        step = first + turn
+        cut = kept_steps(step, first, base.config.length, begin)
+        if cut is not None or past is None:
+            chosen, past = cut or list(range(step + 1)), None
+            begin = chosen[first]
+            tokens = _context_tokens(model, states, actions, sums, chosen)
+        else:
+            tokens = _next_tokens(base.actor, actions[-1], times[step - 1], sums[-1], states[-1], times[step])
+        output, past = base.actor.transformer.extend(tokens, past, slice(tokens.shape[1] - 1, None))
+        features.append(output[:, 0])
+        raw.append(model.actions(features[-1]).raw_sample(action_noise))
+        actions.append(raw[-1].tanh())
+        outcome = model.heads.predict(features[-1], states[-1], actions[-1], latent)
+        states.append(outcome.state.clamp(-LARGEST_STATE, LARGEST_STATE))
+        sums.append(sums[-1] - outcome.received)
+        sums[-1][:, 1].clamp_(min=0)  # as for the acting policy: no episode has less cost than nothing to go
+    return Imagined(Steps(torch.stack(states[first:-1], 1), torch.stack(actions[first:], 1),
+                          torch.stack(sums[first:-1], 1)), torch.stack(raw, 1), torch.stack(features, 1))
+
+
+def _context_tokens(model: SasModel, states: list[Tensor], actions: list[Tensor], sums: list[Tensor], steps: list[int]
+                    ) -> Tensor:
+    """(N, tokens, units) of whole steps, of which the last has no action yet."""
+    state, to_go = (torch.stack([rows[step] for step in steps], 1) for rows in (states, sums))
+    unknown = torch.zeros(len(state), model.base.action_dim, device=state.device)
+    action = torch.stack([*(actions[step] for step in steps[:-1]), unknown], 1)
+    returns, costs = to_go.unbind(-1)
+    numbers = torch.tensor([steps], device=state.device)
+    # Rewards, costs, mask and terminal of a window are only looked at in training.
+    windows = Windows(state, action, returns, costs, returns, costs, numbers, numbers, numbers)
+    return model.base.actor.embed(windows).flatten(1, 2)[:, :-1]
+
+
+def _next_tokens(actor: ConditionalTransformer, action: Tensor, before: Tensor, to_go: Tensor, state: Tensor,
+                 now: Tensor) -> Tensor:
+    """The action that was unknown when its step was looked at, then all but the action of the present step.
+
+    before, now: (units,) the embeddings of the two time steps.
+    """
+    tokens = [actor.action_token(action) + before, actor.return_token(to_go[:, :1]) + now]
+    if actor.cost_token is not None:
+        tokens.append(actor.cost_token(to_go[:, 1:]) + now)
+    return torch.stack([*tokens, actor.state_token(state) + now], 1)
