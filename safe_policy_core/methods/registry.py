@@ -22,6 +22,7 @@ METHODS: dict[str, str] = {
     "bc": "safe_policy_core.methods.bc.learner:BcLearner",
     "dt": "safe_policy_core.methods.sequence.dt:DtLearner",
     "cdt": "safe_policy_core.methods.sequence.cdt:CdtLearner",
+    "cdt_v": "safe_policy_core.methods.sequence.cdt_v:CdtVLearner",
     "qpt": "safe_policy_core.methods.qpt.learner:QptLearner",
     "dspo": "safe_policy_core.methods.dspo.learner:DspoLearner",
     "dreamer": "safe_policy_core.methods.dreamer.learner:DreamerLearner",

@@ -28,6 +28,7 @@ from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.pipeline import DspoRun
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
 from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource, Trajectories
+from safe_policy_core.methods.offline.demonstrations import KNOWN_SAFE
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.training.offline import train_offline
@@ -38,7 +39,8 @@ from sim.experiments.rows import Row, append, read_rows
 from sim.experiments.table import table
 
 BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc": ("td3_bc", False),
-             "iql": ("iql", False), "cql": ("cql", False)}
+             "iql": ("iql", False), "cql": ("cql", False), "dwbc": ("dwbc", False), "rgm": ("rgm", False),
+             "cdt_v": ("cdt_v", False)}
 """Name -> (method:preset, whether it sees the demonstrations alone). BC-Safe: all that there is in D^S."""
 COLUMNS = ("variant", "dataset", "seed", "recall", "accuracy", "f1", "pearson")
 _TRAINING_SHARE = 0.7
@@ -178,9 +180,10 @@ def subset(trajectories: Trajectories, chosen: np.ndarray) -> Trajectories:
 
 
 def together(first: DsrlDataset, second: DsrlDataset) -> DsrlDataset:
-    """The episodes of both."""
+    """The episodes of both, those of the first named as demonstrations."""
     both = (first, second)
     return DsrlDataset.from_arrays(
+        metadata={KNOWN_SAFE: list(range(len(first)))},
         next_observations=np.concatenate([part.next_observations(np.arange(part.rows)) for part in both]),
         specs=first.specs, **{name: np.concatenate([getattr(part, name) for part in both]) for name in
                               ("observations", "actions", "rewards", "costs", "terminals", "timeouts")})

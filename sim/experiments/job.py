@@ -19,6 +19,7 @@ from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.evaluation import rollout
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import METHODS, config_module, learner_class, make_learner
+from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.steps import LearnsFromDsrl
 from sim.collectors.tasks import find_task
@@ -36,6 +37,7 @@ class Job:
 
     steps: gradient steps. batch: sequences or steps of a batch, None for the method's own. episodes: of the test, with
     seeds from 0 on. out: folder in which training is checkpointed and resumed. settings: see `configuration`.
+    tested_cost: another cost to allow in the test, without training for it (zero-shot); None: target_cost.
     """
 
     method: str
@@ -48,11 +50,17 @@ class Job:
     batch: int | None = None
     device: str = "cpu"
     settings: tuple[str, ...] = ()
+    tested_cost: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """What the cost of the test episodes is compared with."""
+        return self.target_cost if self.tested_cost is None else self.tested_cost
 
     @property
     def key(self) -> tuple[str, str, int, float]:
         """As `Row.key`."""
-        return self.method, self.dataset, self.seed, self.target_cost
+        return self.method, self.dataset, self.seed, self.limit
 
 
 def dsrl_methods() -> list[str]:
@@ -115,11 +123,12 @@ def run_job(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row:
     train_offline(learner, dataset, job.steps, batch, length, job.seed, folder / RUN_FOLDER, folder / "metrics.jsonl",
                   resume=True, progress=progress, checkpoint_every=max(500, job.steps // 10))
     env, policy = find_task(job.dataset).make_env(), learner.policy()
+    set_target_cost(policy, job.tested_cost)
     try:
         results = [rollout(env, policy, seed) for seed in range(job.episodes)]
     finally:
         env.close()
     reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
     low, high = float(dataset.returns.min()), float(dataset.returns.max())
-    return Row(job.method, job.dataset, job.seed, job.target_cost, normalized_reward(float(reward), low, high),
-               normalized_cost(float(cost), job.target_cost), job.episodes)
+    return Row(job.method, job.dataset, job.seed, job.limit, normalized_reward(float(reward), low, high),
+               normalized_cost(float(cost), job.limit), job.episodes)

@@ -16,20 +16,20 @@ def table(rows: Sequence[Row]) -> str:
     """Methods in columns, datasets in rows; each cell has normalised reward and cost, mean and deviation over seeds.
 
     **Bold**: safe, the mean normalised cost over the seeds is at most 1. A star marks the highest reward among the
-    safe ones of a dataset. The last row is the mean over the datasets that every method has.
+    safe ones of a dataset, which has a row for each limit. The last row is the mean over those that every method has.
     """
-    cells: dict[tuple[str, str], list[Row]] = {}
+    cells: dict[tuple[tuple[str, float], str], list[Row]] = {}
     for row in rows:
-        cells.setdefault((row.dataset, row.method), []).append(row)
+        cells.setdefault(((row.dataset, row.target_cost), row.method), []).append(row)
     methods = list(dict.fromkeys(row.method for row in rows))
-    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    datasets = list(dict.fromkeys(dataset for dataset, _ in cells))
     lines = [f"| dataset | {' | '.join(methods)} |", f"| --- |{' --- |' * len(methods)}"]
     for dataset in datasets:
         means = {method: _means(cells[dataset, method]) for method in methods if (dataset, method) in cells}
         best = _best(means)
-        limit = next(row.target_cost for row in rows if row.dataset == dataset)
+        name, limit = dataset
         texts = [_cell(cells.get((dataset, method)), method == best) for method in methods]
-        lines.append(f"| {dataset} (limit {limit:g}) | {' | '.join(texts)} |")
+        lines.append(f"| {name} (limit {limit:g}) | {' | '.join(texts)} |")
     whole = [dataset for dataset in datasets if all((dataset, method) in cells for method in methods)]
     if len(whole) > 1:
         averages = {method: np.mean([_means(cells[dataset, method]) for dataset in whole], 0) for method in methods}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,13 @@ from safe_policy_core.data.dsrl import DsrlDataset, find_dsrl_file, read_dsrl
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
+from sim.experiments.rows import Row, append, read_rows
+from sim.experiments.table import table
 from sim.osrl_peer.peer import METHODS, Job, run
-from sim.osrl_peer.timing import table
+from sim.osrl_peer.timing import table as times
 
-COLUMNS = ("method", "dataset", "seed", "target_cost", "normalized_reward", "normalized_cost", "episodes")
+OURS = {"bc_safe": "bc"} | {name: name for name in METHODS if name != "bc_safe"}
+"""OSRL's method -> this project's."""
 
 
 @dataclass
@@ -41,10 +43,19 @@ class OsrlPeer:
     cost_limit: float = 10.0
     """Largest sum of costs of an episode."""
 
+    units: int = 256
+    """Hidden units of the value-based methods and BC."""
+
+    target_rate: float = 0.005
+    """How far slow copies move at every step."""
+
     episodes: int = 20
     threads: int = 2
     out: Path | None = None
     """Adds rows to this CSV, with methods named osrl_*; rows that are there already are not run again."""
+
+    beside: Path = Path("results/offline_safe_rl.csv")
+    """This project's rows, with which those of --out are put into one table (.md)."""
 
     timing: bool = False
     """Only measure training steps, ours beside theirs."""
@@ -55,17 +66,18 @@ class OsrlPeer:
         if unknown := sorted(set(self.methods) - set(METHODS)):
             raise ConfigurationError(f"methods: unknown {unknown[0]!r}, expected some of {', '.join(METHODS)}")
         if self.timing:
-            for line in table(dataset, path, self.methods, self.batch, self.threads):
+            for line in times(dataset, path, self.methods, self.batch, self.threads):
                 print(line, flush=True)
             return
         env = make_env(self.task)
-        done = self._done()
+        rows = [] if self.out is None else read_rows(self.out)
+        done = {row.key for row in rows}
         for method in self.methods:
             for seed in self.seeds:
-                if (f"osrl_{method}", path.stem, str(seed), str(self.cost_limit)) in done:
-                    continue
-                outcome = run(self._job(dataset, path, method, seed), env)
-                self._report(dataset, path, method, seed, outcome.returns, outcome.costs, outcome.step_time)
+                if (f"osrl_{method}", path.stem, seed, self.cost_limit) not in done:
+                    outcome = run(self._job(dataset, path, method, seed), env)
+                    rows.append(self._row(dataset, path, method, seed, outcome.returns, outcome.costs))
+                    self._report(rows, outcome.step_time)
         env.close()
 
     def _job(self, dataset: DsrlDataset, path: Path, method: str, seed: int) -> Job:
@@ -73,29 +85,33 @@ class OsrlPeer:
         low, high = float(dataset.returns.min()), float(dataset.returns.max())
         return Job(method, str(path), self.steps, self.cdt_batch if method == "cdt" else self.batch, self.cost_limit,
                    int(dataset.lengths.max()), (low, high), float(within.max()) if len(within) else high,
-                   self.episodes, seed, self.threads)
+                   self.episodes, seed, self.threads, units=self.units, target_rate=self.target_rate)
 
-    def _report(self, dataset: DsrlDataset, path: Path, method: str, seed: int, returns: list[float],
-                costs: list[float], step_time: float) -> None:
+    def _row(self, dataset: DsrlDataset, path: Path, method: str, seed: int, returns: list[float],
+             costs: list[float]) -> Row:
         low, high = float(dataset.returns.min()), float(dataset.returns.max())
-        row = dict(zip(COLUMNS, (f"osrl_{method}", path.stem, seed, self.cost_limit,
-                                 normalized_reward(float(np.mean(returns)), low, high),
-                                 normalized_cost(float(np.mean(costs)), self.cost_limit), len(returns)), strict=True))
-        print(f"{row['method']:<15} seed {seed}   reward {row['normalized_reward']:6.3f}   cost "
-              f"{row['normalized_cost']:6.3f}   {step_time:.1f} ms a step", flush=True)
-        if self.out is not None:
-            fresh = not self.out.exists()
-            with self.out.open("a", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                if fresh:
-                    writer.writeheader()
-                writer.writerow(row)
+        return Row(f"osrl_{method}", path.stem, seed, self.cost_limit,
+                   normalized_reward(float(np.mean(returns)), low, high),
+                   normalized_cost(float(np.mean(costs)), self.cost_limit), len(returns))
 
-    def _done(self) -> set[tuple[str, ...]]:
-        if self.out is None or not self.out.exists():
-            return set()
-        with self.out.open(newline="") as file:
-            return {(row["method"], row["dataset"], row["seed"], row["target_cost"]) for row in csv.DictReader(file)}
+    def _report(self, rows: list[Row], step_time: float) -> None:
+        row = rows[-1]
+        print(f"{row.method:<15} seed {row.seed}   reward {row.normalized_reward:6.3f}   cost "
+              f"{row.normalized_cost:6.3f}   {step_time:.1f} ms a step", flush=True)
+        if self.out is not None:
+            append(self.out, row)
+            self.out.with_suffix(".md").write_text(table(paired(read_rows(self.beside), rows)))
+
+
+def paired(ours: list[Row], theirs: list[Row]) -> list[Row]:
+    """Method by method, first our rows on the datasets and limits that OSRL has rows of, then OSRL's."""
+    found = []
+    for method in METHODS:
+        peers = [row for row in theirs if row.method == f"osrl_{method}"]
+        same = {(row.dataset, row.target_cost) for row in peers}
+        found += [row for row in ours if row.method == OURS[method] and (row.dataset, row.target_cost) in same]
+        found += peers
+    return found
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ METHODS = ("cdt", "bc_safe", "cpq", "bcq_lag", "bear_lag", "coptidice")
 class Job:
     """What a worker does. return_range: lowest and highest return in the file. horizon: steps of an episode.
 
-    target_return: what CDT is conditioned on. equal_networks: as many critics as this project has.
+    target_return: what CDT is conditioned on. equal_networks: as many critics as this project has. units,
+    target_rate: of the value-based methods, by default OSRL's.
     """
 
     method: str
@@ -40,6 +41,8 @@ class Job:
     seed: int = 0
     threads: int = 2
     equal_networks: bool = False
+    units: int = 256
+    target_rate: float = 0.005
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,9 @@ def value_based(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], ob
     proportion, observation_deviation, action_deviation = transitions.get_dataset_states()
     critics = 1 if job["equal_networks"] else 2
     shared = {"state_dim": data["observations"].shape[1], "action_dim": data["actions"].shape[1], "max_action": 1.0,
-              "a_hidden_sizes": [256, 256], "c_hidden_sizes": [256, 256], "gamma": 0.99,
+              "a_hidden_sizes": [job["units"]] * 2, "c_hidden_sizes": [job["units"]] * 2, "gamma": 0.99,
               "cost_limit": job["cost_limit"], "episode_len": job["horizon"]}
-    vae, env = {"vae_hidden_sizes": 400, "sample_action_num": 10, "beta": 0.5, "tau": 0.005}, RemoteEnv()
+    vae, env = {"vae_hidden_sizes": 400, "sample_action_num": 10, "beta": 0.5, "tau": job["target_rate"]}, RemoteEnv()
     rates = {"actor_lr": 1e-3, "critic_lr": 1e-3, "vae_lr": 1e-3}
     scale = {"reward_scale": REWARD_SCALE, "device": "cpu"}
     if job["method"] == "cpq":
@@ -112,7 +112,7 @@ def bc_safe(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], object
     from osrl.common.dataset import process_bc_dataset
 
     process_bc_dataset(data, job["cost_limit"], 1.0, "safe")
-    model = BC(data["observations"].shape[1], data["actions"].shape[1], 1.0, [256, 256], job["horizon"])
+    model = BC(data["observations"].shape[1], data["actions"].shape[1], 1.0, [job["units"]] * 2, job["horizon"])
     trainer = BCTrainer(model, RemoteEnv(), actor_lr=1e-3, bc_mode="safe", cost_limit=job["cost_limit"])
     source = batches([data["observations"], data["actions"]], job["batch"])
     return lambda: trainer.train_one_step(*next(source)), lambda: trainer.evaluate(1)

@@ -11,7 +11,9 @@ from sim.collectors.collect import collect
 from sim.collectors.tasks import TASKS
 from sim.experiments import __main__ as command_line
 from sim.experiments.job import configuration, dsrl_methods
+from sim.experiments.offline_ablations import OfflineAblations
 from sim.experiments.offline_safe_rl import OfflineSafeRl
+from sim.experiments.offline_zero_shot import ZeroShot
 from sim.experiments.rows import COLUMNS, Row, append, read_rows
 from sim.experiments.table import table
 from sim.experiments.workers import run_on_ray
@@ -99,6 +101,30 @@ def test_settings_are_for_one_method_or_for_all_that_have_them() -> None:
     assert (qpt.units, dt.units, cpq.units) == (64, 64, 64)
     assert (qpt.layers, dt.layers) == (1, configuration("dt", 1.0).layers)
     assert (qpt.target_rate, cpq.target_rate) == (0.03, 0.03)
+
+
+def test_ablations_are_qpt_without_its_parts() -> None:
+    def parts(name: str) -> list[bool]:
+        config = configuration(f"qpt:{name}", 1.0)
+        return [config.augmentation > 0, config.reward_weight > 0, config.safety_weight > 0, config.candidates > 1]
+
+    # In the order of the columns of QPT's Table 2.
+    assert [parts(name) for name in ("nothing", "augmentation", "reward", "safety", "penalties", "ensemble",
+                                     "no_augmentation", "small")] == [
+        [False] * 4, [True, False, False, False], [True, True, False, False], [True, False, True, False],
+        [True, True, True, False], [True, False, False, True], [False, True, True, True], [True] * 4]
+    for method in OfflineAblations().methods:
+        configuration(method, 1.0)
+
+
+def test_a_policy_is_tested_under_thresholds_it_was_not_trained_with(tmp_path: Path, data: Path) -> None:
+    settings = ("length=2", "layers=1", "heads=2", "units=8")
+    run = ZeroShot(("cdt",), ("SafeReach",), (0,), steps=2, batch=4, episodes=1, data=data, set=settings,
+                   thresholds=(0.5, 2.0), out=tmp_path / "zero.csv", runs=tmp_path / "runs")
+    assert run.run()["runs"] == 2
+    assert [row.target_cost for row in read_rows(run.out)] == [0.5, 2.0]
+    assert len(list((tmp_path / "runs").iterdir())) == 1  # one training
+    assert "| SafeReach (limit 2) |" in run.out.with_suffix(".md").read_text()
 
 
 def test_table_marks_the_safe_and_the_best_of_them(tmp_path: Path) -> None:

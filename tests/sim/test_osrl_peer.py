@@ -8,7 +8,9 @@ import pytest
 
 from safe_policy_core.data.dsrl import write_dsrl
 from safe_policy_core.errors import ConfigurationError
+from sim.experiments.rows import Row
 from sim.osrl_peer import peer
+from sim.osrl_peer.__main__ import paired
 from tests.core.track_env import STEPS, TrackEnv, mixed_data
 
 
@@ -21,6 +23,17 @@ def test_a_missing_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(peer, "PYTHON", tmp_path / "python")
     with pytest.raises(ConfigurationError, match=r"python: missing; run sim/osrl_peer/setup\.sh"):
         peer.run(job(tmp_path / "data.hdf5"))
+
+
+def test_rows_of_both_stand_side_by_side() -> None:
+    def row(method: str, seed: int = 0, dataset: str = "A", limit: float = 1.0) -> Row:
+        return Row(method, dataset, seed, limit, 0.5, 0.5, 2)
+
+    ours = [row("bc"), row("bc:all"), row("cdt"), row("cdt", dataset="B"), row("cdt", limit=2.0), row("qpt"),
+            row("cpq")]
+    theirs = [row("osrl_bc_safe"), row("osrl_cdt"), row("osrl_cdt", 1)]
+    assert [(each.method, each.seed) for each in paired(ours, theirs)] == [
+        ("cdt", 0), ("osrl_cdt", 0), ("osrl_cdt", 1), ("bc", 0), ("osrl_bc_safe", 0)]
 
 
 @pytest.mark.skipif(not peer.PYTHON.is_file(), reason="OSRL is not installed (sim/osrl_peer/setup.sh)")

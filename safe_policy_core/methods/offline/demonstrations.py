@@ -13,11 +13,18 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.learner import OfflineLearner
 from safe_policy_core.networks.mlp import relu_mlp
 
+KNOWN_SAFE = "demonstrations"
+"""Field of a dataset's metadata."""
+
 
 class DemonstrationSource:
-    """Batches whose first half are steps of demonstrations, and whose second half are steps of unlabelled data."""
+    """Batches whose first half are steps of demonstrations, and whose second half are steps of unlabelled data.
+
+    demonstrations: their numbers.
+    """
 
     def __init__(self, dataset: DsrlDataset, demonstrations: np.ndarray) -> None:
+        self.demonstrations = demonstrations
         chosen = np.zeros(len(dataset), bool)
         chosen[demonstrations] = True
         self._dataset, self._parts = dataset, (TransitionStore(dataset, chosen), TransitionStore(dataset, ~chosen))
@@ -39,11 +46,16 @@ class DemonstrationSource:
 
 
 class DemonstrationsLearner(OfflineLearner):
-    """Chooses the demonstrations as `safe-policy split-safe` does with the same seed, so that methods compare."""
+    """Takes the demonstrations that the dataset names (metadata `KNOWN_SAFE`: numbers of episodes).
+
+    Where it names none, they are chosen as `safe-policy split-safe` does with the same seed, so that methods compare.
+    """
 
     def data_source(self, dataset: DsrlDataset) -> DataSource:
         super().data_source(dataset)
         config = self.config
+        if KNOWN_SAFE in dataset.metadata:
+            return DemonstrationSource(dataset, np.array(dataset.metadata[KNOWN_SAFE]))
         return DemonstrationSource(dataset, choose_demonstrations(
             dataset.returns, dataset.cost_returns <= config.cost_limit, config.demonstrations,
             config.demonstration_share, np.random.default_rng(self.seed)))

@@ -12,16 +12,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.config import RgmConfig
 from safe_policy_core.methods.offline.demonstrations import DemonstrationsLearner, discriminator, halves
 from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.mlp import relu_mlp
+
+_ROWS_AT_ONCE = 65_536
 
 
 def log_ratio(residual: Tensor, divergence: float) -> Tensor:
@@ -52,6 +56,26 @@ class RgmModel(OfflineModel):
         self.correction = relu_mlp(self.inputs + self.action_dim + 1, 1, *sizes)
         self.discriminator = discriminator(self.inputs + self.action_dim, *sizes)
 
+    def corrected(self, state: Tensor, action: Tensor, reward: Tensor) -> Tensor:
+        """What is added to the scaled rewards (B,) of standardised states and actions."""
+        given = torch.cat([state, action, reward.unsqueeze(-1)], -1)
+        return self.config.largest_correction * self.correction(given).squeeze(-1).tanh()
+
+    @torch.no_grad()
+    def missing_rewards(self, dataset: DsrlDataset) -> np.ndarray:
+        """(N,) float32: by how much each step's reward is too high, in the scale of training; at least 0.
+
+        DSPO's CDT-V takes them for costs (its appendix on baselines).
+        """
+        found = np.empty(dataset.rows, np.float32)
+        for begin in range(0, dataset.rows, _ROWS_AT_ONCE):
+            rows = slice(begin, begin + _ROWS_AT_ONCE)
+            state, action, reward = (torch.as_tensor(values[rows], device=self.horizon.device) for values in
+                                     (dataset.observations, dataset.actions, dataset.rewards))
+            correction = self.corrected(self.standardiser(state), action, reward * self.reward_factor)
+            found[rows] = (-correction).clamp(min=0).cpu().numpy()
+        return found
+
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
         distribution = self.actor(state)
         normal = normal_noise(distribution.mean.shape, generator, state.device)
@@ -81,8 +105,7 @@ class RgmLearner(DemonstrationsLearner):
         # The data's distribution is that of the batch, one half demonstrations: w = 2 sigmoid(logit).
         log_demonstrations = functional.logsigmoid(logits.detach()) + math.log(2)
 
-        given = torch.cat([steps.state, steps.action, steps.reward.unsqueeze(-1)], -1)
-        correction = config.largest_correction * model.correction(given).squeeze(-1).tanh()
+        correction = model.corrected(steps.state, steps.action, steps.reward)
         flow = steps.discount * model.value(steps.next_state).squeeze(-1) - model.value(steps.state).squeeze(-1)
         reward = steps.reward + correction
         upper = gap(reward + flow.detach(), log_demonstrations, config.divergence)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from safe_policy_core.methods.sequence.config import BATCH, LENGTH, SequenceConfig
@@ -34,3 +36,24 @@ class QptConfig(SequenceConfig):
     """Deviation of the candidates' returns-to-go, as a share of the largest return in the data."""
     shared_history: bool = False
     """Candidates differ in the newest return-to-go alone, so that the history is computed once for all of them."""
+
+
+def _only(*parts: str) -> Callable[[], QptConfig]:
+    """QPT with these of its four parts (Table 2): the others are switched off."""
+    off = {"augmentation": {"augmentation": 0.0}, "reward": {"reward_weight": 0.0}, "safety": {"safety_weight": 0.0},
+           "ensemble": {"candidates": 1}}
+    changes = {name: value for part in off.keys() - set(parts) for name, value in off[part].items()}
+    return partial(replace, QptConfig(), **changes)
+
+
+ABLATIONS: dict[str, Callable[[], QptConfig]] = {
+    "nothing": _only(), "augmentation": _only("augmentation"), "reward": _only("augmentation", "reward"),
+    "safety": _only("augmentation", "safety"), "penalties": _only("augmentation", "reward", "safety"),
+    "ensemble": _only("augmentation", "ensemble"), "no_augmentation": _only("reward", "safety", "ensemble"),
+    **{f"reward_{weight:g}": partial(replace, QptConfig(), reward_weight=weight) for weight in (0.1, 0.5, 2.0)},
+    **{f"safety_{weight:g}": partial(replace, QptConfig(), safety_weight=weight) for weight in (0.1, 0.5, 2.0)},
+    **{f"candidates_{count}": partial(replace, QptConfig(), candidates=count) for count in (10, 30, 100)},
+}
+"""Experiments 1 to 7 of Table 2, eta_1 and eta_2 of Figure 1, and the candidates of Table 5 (1: "penalties")."""
+PRESETS: dict[str, Callable[[], QptConfig]] = {"small": QptConfig, **ABLATIONS}
+"""Name -> function that makes the configuration."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from safe_policy_core.methods.offline.config import RgmConfig
 
 BATCH, LENGTH = 256, 1
 """Windows of a training batch (the papers' 2048 is for a GPU); their length is in the configuration."""
@@ -64,3 +66,14 @@ class DtConfig(SequenceConfig):
 @dataclass(frozen=True)
 class CdtConfig(SequenceConfig):
     """The shared settings are CDT's."""
+
+
+@dataclass(frozen=True)
+class CdtVConfig(SequenceConfig):
+    """CDT without cost labels. Its target cost is that of the demonstrations, so that `target_cost` is not used."""
+
+    rgm: RgmConfig = field(default_factory=RgmConfig)
+    """Of RGM, whose reward corrections are the costs."""
+    rgm_steps: int = 3000
+    """Its gradient steps, before the first of CDT."""
+    rgm_batch: int = 256
