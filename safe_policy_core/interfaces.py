@@ -166,7 +166,7 @@ class Policy(ABC):
 
 @runtime_checkable
 class TakesTargets(Protocol):
-    """A policy whose cost threshold can be changed without training, from the next episode on (QPT, CDT)."""
+    """A policy whose cost threshold can be changed without training, from the next episode on (QPT, CDT).
 
     None is the threshold that it was trained with.
     """
