@@ -127,7 +127,7 @@ class EpisodeStore:
         received on arriving at the row (zeros at an episode's first), `is_first`, `is_last`,
         `is_terminal` (arrived by termination), `next_action` (executed at the row; zeros where
         `has_next_action` is false, at an episode's last), `return_to_go` and `cost_to_go`
-        (undiscounted sums still to come), and `scene`, the
+        (undiscounted sums still to come), `undisturbed` (no cost was received before the row), and `scene`, the
         first image of the row's episode, where there is an `image`. A window that reaches the end of an episode goes on
         with the next one, whose first row has `is_first`, as in DreamerV3; so every row is
         equally likely. Raises `DatasetError` when the store is empty.
@@ -228,6 +228,7 @@ def _episode_rows(episode: Episode) -> dict[str, np.ndarray]:
         "intervention": arrival(episode.intervention), "is_first": position == 0, "is_last": position == steps,
         "is_terminal": arrival(episode.terminated), "next_action": departure(episode.executed_action),
         "has_next_action": position < steps, "return_to_go": to_go(episode.reward), "cost_to_go": to_go(episode.cost),
+        "undisturbed": np.cumsum(arrival(episode.cost > 0)) - arrival(episode.cost > 0) == 0,
     }
     if taken := sorted(rows.keys() & episode.observations.keys()):
         raise DatasetError(f"observation/{taken[0]}: the name is taken by a field of the batch")

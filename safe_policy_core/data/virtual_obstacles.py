@@ -13,7 +13,7 @@ calibrated camera, and contacts' distances; it never asks a simulator where thin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,18 @@ import numpy as np
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import ConfigurationError, DatasetError
 from safe_policy_core.vision.projection import Projection
+from safe_policy_core.vision.table_map import CONTACT_PLACE
 
 IMAGE, POSE = "image", "pose"
 _BACKGROUND_TOLERANCE = 30
 """A pixel shows the bare table when no channel is further than this from the median picture."""
 _ATTEMPTS = 40
 _SILHOUETTE_MARGIN = 2
-"""Pasted obstacles keep this far from coloured things [pixels], so that none need stand in front of another."""
+"""Pasted obstacles keep this far from coloured things [pixels] that they do not stand behind."""
+_BEHIND = 5
+"""What stands behind a coloured thing ends this many rows above its lower edge [pixels]: about 4 cm on the table."""
+_VISIBLE = 0.3
+"""Of an obstacle that something hides, at least this share must be seen."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,19 @@ class _Patch:
     place: np.ndarray
 
 
+@dataclass(frozen=True)
+class _Thing:
+    """Something coloured in a first frame: its mask, the same with a margin, and its lowest row."""
+
+    mask: np.ndarray
+    around: np.ndarray
+    edge: int
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> _Thing:
+        return cls(mask, _grown(mask, _SILHOUETTE_MARGIN), _lower_edge(mask))
+
+
 def with_copies(store: EpisodeStore, artist: ObstacleArtist) -> EpisodeStore:
     """The episodes of `store`, each followed by its copies."""
     result = EpisodeStore()
@@ -84,6 +102,7 @@ def add_with_copies(target: EpisodeStore, source: EpisodeStore, index: int, arti
                     weight: float = 1.0) -> None:
     """Adds episode `index` of `source` to `target`, and its copies."""
     rows, summary = source.rows_of(index), source.summaries[index]
+    rows[CONTACT_PLACE] = np.full((len(rows["cost"]), 2), np.nan, np.float32)
     target.add_rows(source.specs, rows, summary, weight)
     for copy in range(artist.settings.copies):
         # Drawn from the content, so that an episode's copies are the same whenever and in whatever order it comes.
@@ -138,31 +157,38 @@ class ObstacleArtist:
         settings = self.settings
         images = rows[IMAGE].copy()
         bare = (np.abs(images - self.background) < _BACKGROUND_TOLERANCE).all(-1)
-        coloured = self._coloured(images[0], settings.obstacle_channel, settings.obstacle_excess) \
-            | self._coloured(images[0], settings.target_channel, settings.target_excess)
-        last, added = len(images), 0
+        things = [_Thing.of(part) for channel, excess in ((settings.obstacle_channel, settings.obstacle_excess),
+                                               (settings.target_channel, settings.target_excess))
+                  for part in _components(self._coloured(images[0], channel, excess))]
+        last, places = len(images), []
         for number in range(int(rng.integers(1, settings.most + 1))):
-            placed = self._place(rows[POSE][:, :2], coloured, touching and number == 0, rng)
+            placed = self._place(rows[POSE][:, :2], things, touching and number == 0, rng)
             if placed is None:
                 continue
-            silhouette, pixels, first = placed
+            silhouette, pixels, first, place = placed
             where = bare & silhouette
             images[where] = np.broadcast_to(pixels, images.shape)[where]
             bare &= ~silhouette
-            coloured = coloured | silhouette
-            last, added = min(last, first), added + 1
-        if not added:
+            things.append(_Thing.of(silhouette))
+            last = min(last, first)
+            places.append(place)
+        if not places:
             return None
         changed = {name: column[:last + 1].copy() for name, column in rows.items()} | {IMAGE: images[:last + 1]}
+        count = len(changed[CONTACT_PLACE])
+        aside = rng.uniform(-1, 1, (count, 2)) * settings.contact
+        changed[CONTACT_PLACE][:] = np.array(places)[rng.integers(len(places), size=count)] + aside
         if last < len(images):
             _end_in_contact(changed)
         return changed
 
-    def _place(self, tool: np.ndarray, coloured: np.ndarray, touching: bool, rng: np.random.Generator
-               ) -> tuple[np.ndarray, np.ndarray, int] | None:
-        """Silhouette (H, W), pixels (H, W, 3) and the row of the first contact (len(tool) when there is none)."""
+    def _place(self, tool: np.ndarray, things: Sequence[_Thing], touching: bool, rng: np.random.Generator
+               ) -> tuple[np.ndarray, np.ndarray, int, np.ndarray] | None:
+        """Visible part (H, W), pixels (H, W, 3), row of the first contact (len(tool) without one), and place (2,).
+
+        things: what stands there, none of which it may stand in front of or on.
+        """
         settings = self.settings
-        blocked = _grown(coloured, _SILHOUETTE_MARGIN)
         for _ in range(_ATTEMPTS):
             place = rng.uniform(settings.low, settings.high)
             distance = np.abs(tool - place)
@@ -173,8 +199,17 @@ class ObstacleArtist:
                     or (not touching and (distance < settings.clear).all(1).any()):
                 continue
             silhouette, pixels = self._drawn(self.patches[rng.integers(len(self.patches))], place)
-            if silhouette.any() and not (silhouette & blocked).any():
-                return silhouette, pixels, first
+            if not silhouette.any():
+                continue
+            edge = _lower_edge(silhouette)
+            near = [thing for thing in things if (silhouette & thing.around).any()]
+            if any(edge > thing.edge - _BEHIND for thing in near):
+                continue
+            visible = silhouette.copy()
+            for thing in near:
+                visible &= ~thing.mask
+            if visible.sum() >= _VISIBLE * silhouette.sum():
+                return visible, pixels, first, place
         return None
 
     def _drawn(self, patch: _Patch, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -198,6 +233,11 @@ def _end_in_contact(rows: dict[str, np.ndarray]) -> None:
     for name, received in (("return_to_go", "reward"), ("cost_to_go", "cost")):
         later = np.cumsum(rows[received][::-1], dtype=np.float64)[::-1]
         rows[name][:-1], rows[name][-1] = later[1:], 0
+
+
+def _lower_edge(mask: np.ndarray) -> int:
+    """The lowest row of a mask that is not empty."""
+    return int(np.flatnonzero(mask.any(1))[-1])
 
 
 def _grown(mask: np.ndarray, margin: int) -> np.ndarray:

@@ -32,7 +32,7 @@ def stages(image_shape: tuple[int, ...], stem: int) -> int:
     return count
 
 
-class _ChannelNorm(nn.Module):
+class ChannelNorm(nn.Module):
     """LayerNorm over the channels of (N, C, H, W), free of copies in the channels-last layout."""
 
     def __init__(self, channels: int) -> None:
@@ -55,7 +55,7 @@ class ImageEncoder(nn.Module):
         layers: list[nn.Module] = []
         for stage in range(count):
             channels = depth << stage
-            layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=False), _ChannelNorm(2 * channels), nn.SiLU()]
+            layers += [nn.Conv2d(channels, 2 * channels, 3, 2, 1, bias=False), ChannelNorm(2 * channels), nn.SiLU()]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size = SMALLEST * SMALLEST * (depth << count)
         initialise(self)
@@ -81,7 +81,7 @@ class ImageDecoder(nn.Module):
         layers: list[nn.Module] = []
         for stage in reversed(range(count)):
             channels = depth << stage
-            layers += [nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1, bias=False), _ChannelNorm(channels),
+            layers += [nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1, bias=False), ChannelNorm(channels),
                        nn.SiLU()]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.output = nn.Linear(depth, stem * stem * image_shape[2])

@@ -48,7 +48,7 @@ _ALL = (
     replace(_FOSP, name="fosp_no_expansion", settings=("expansion=false",)),
     replace(_FOSP, name="fosp_no_reachability", settings=("reachability=false",)),
     replace(_FOSP, name="fosp_no_lagrangian", settings=("augmented_lagrangian=false",)),
-    replace(_FOSP, name="fosp_no_look_ahead", settings=("look_ahead.candidates=0",)),
+    replace(_FOSP, name="fosp_no_table_map", settings=("table_map.cells=0",)),
     replace(_FOSP, name="fosp_no_virtual_obstacles", settings=("virtual_obstacles.copies=0",)),
     # Figure 6: safe to unsafe trajectories, and the size of the paper's mix.
     *(replace(_FOSP, name=f"fosp_mix_{safe}_{unsafe}", data=_mix(safe, unsafe))

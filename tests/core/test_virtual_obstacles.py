@@ -1,5 +1,7 @@
 """Obstacles added to recorded episodes: what is painted, and what is labelled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,7 +89,7 @@ def test_a_clear_obstacle_changes_nothing_but_the_picture(store: EpisodeStore, c
     assert clear
     for copy, original in clear:
         assert added(copy, original).any()
-        for name in original.keys() - {"image"}:
+        for name in original.keys() - {"image", "contact_place"}:
             assert np.array_equal(copy[name], original[name])
         rows, columns = np.nonzero(added(copy, original))
         places = ABOVE.on_plane((np.stack([columns, rows], -1) + 0.5) / SIDE, 0.0)
@@ -98,6 +100,29 @@ def test_the_arm_stays_in_front(store: EpisodeStore, copies: EpisodeStore) -> No
     for copy, original in pairs(store, copies):
         tool = (original["image"][:len(copy["image"])] == 220).all(-1)
         assert np.array_equal(copy["image"][tool], original["image"][:len(copy["image"])][tool])
+
+
+def test_places_of_contact_are_on_the_added_obstacle(store: EpisodeStore, copies: EpisodeStore) -> None:
+    assert all(np.isnan(copies.rows_of(index)["contact_place"]).all()
+               for index, summary in enumerate(copies.summaries) if "+" not in summary.sha256)
+    for copy, original in pairs(store, copies):
+        rows, columns = np.nonzero(added(copy, original))
+        place = ABOVE.on_plane(np.array([columns.mean() + 0.5, rows.mean() + 0.5]) / SIDE, 0.0)
+        assert (np.abs(copy["contact_place"] - place) < 0.05 + 0.017).all()
+        assert len(np.unique(copy["contact_place"], axis=0)) > 1
+
+
+def test_what_hides_an_obstacle_stays_in_front(store: EpisodeStore) -> None:
+    # The camera above sees larger y higher up, so that what has larger y counts as behind.
+    artist = ObstacleArtist(replace(SETTINGS, low=(0.44, 0.40), high=(0.56, 0.46)), ABOVE, store, 0)
+    original = store.rows_of(0)
+    original["contact_place"] = np.zeros((11, 2), np.float32)
+    green = (original["image"][0] == (25, 160, 50)).all(-1)
+    found = [copy for seed in range(40)
+             if (copy := artist.copy(original, False, np.random.default_rng(seed))) is not None]
+    assert any((added(copy, original) & np.roll(green, -1, 0)).any() for copy in found), "one right behind it"
+    for copy in found:
+        assert (copy["image"][0][green] == (25, 160, 50)).all()
 
 
 def test_summaries_describe_the_copies(copies: EpisodeStore) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from safe_policy_core.data.virtual_obstacles import VirtualObstacles
-from safe_policy_core.methods.fosp.look_ahead import LookAheadConfig
-from safe_policy_core.vision import ToolViewConfig
+from safe_policy_core.methods.fosp.reach_avoid import ReachAvoidConfig
+from safe_policy_core.vision import TableMapConfig, ToolViewConfig
 from safe_policy_core.world_model import WorldModelConfig
 
 
@@ -18,6 +18,10 @@ class FospConfig:
     world_model: WorldModelConfig = field(default_factory=WorldModelConfig)
     tool_view: ToolViewConfig = field(default_factory=ToolViewConfig)
     """The picture around the tool beside the world model's state; on when the camera's projection is known."""
+    table_map: TableMapConfig = field(default_factory=TableMapConfig)
+    """Where the tool would touch what, and acting by it where the policy's own step is worse; off by default."""
+    reach_avoid: ReachAvoidConfig = field(default_factory=ReachAvoidConfig)
+    """How the map is acted on."""
     virtual_obstacles: VirtualObstacles = field(default_factory=VirtualObstacles)
     """Obstacles added to recorded episodes, offline and online; off by default."""
     units: int = 192
@@ -68,8 +72,6 @@ class FospConfig:
     expansion_temperature: float = 0.1
     """Alpha of eq. 21: probabilities are the softmax of Q~ / alpha. The paper prints 10, with which values in
     [-1, 1] give a nearly even choice; PEX, from which it is taken, uses 10 as the inverse temperature."""
-    look_ahead: LookAheadConfig = field(default_factory=LookAheadConfig)
-    """Acting by imagined courses instead of eq. 21; off by default."""
     new_actor: Literal["offline", "fresh"] = "offline"
     """What the second policy of fine-tuning starts from."""
     online_imitation: float = 0.0
@@ -100,12 +102,13 @@ class FospConfig:
         """For an arm over a table seen by a calibrated camera (SafeReach), on one CPU core.
 
         The view around the tool carries the obstacles, so a small latent state is enough; virtual obstacles show
-        what 200 trajectories do not. Needs episodes with `calibration.projection` in their metadata.
+        what 200 trajectories do not, and the map of the table tells ways around them. Needs episodes with
+        `calibration.projection` in their metadata.
         """
         world_model = WorldModelConfig(latents=16, deter=64, units=96, depth=8, decoded_fraction=0.125)
         return cls(world_model=world_model, virtual_obstacles=VirtualObstacles(copies=4), units=128,
-                   look_ahead=LookAheadConfig(candidates=24),
-                   imagination_starts=48, cost_direction="optimistic", reward_temperature=4.0, cost_temperature=4.0,
+                   table_map=TableMapConfig(cells=50), imagination_starts=48,
+                   cost_direction="optimistic", reward_temperature=4.0, cost_temperature=4.0,
                    actor_learning_rate=1e-3, critic_learning_rate=1e-3, reachability_learning_rate=1e-3)
 
     @classmethod

@@ -11,7 +11,7 @@ Deviations from the paper's text, each with the equation it replaces:
   At recorded states, as printed, it is constant in the actor.
 - Eq. 21: alpha defaults to 0.1 (see `FospConfig.expansion_temperature`).
 - Eq. 23: the weight acts on the new actor's own imagined actions (policy gradient).
-- Eq. 21: with `look_ahead` imagined courses of both policies are compared instead.
+- Eq. 21: with a `table_map` the step over the table is the map's wherever it knows a better one (`reach_avoid`).
 - Where the camera is calibrated, every head also sees the picture around the tool (`vision.ToolView`), and
   recorded episodes are joined by copies with added obstacles (`data.virtual_obstacles`).
 - Eq. 30: p is the probability of a violation and u of section 4.2 is 1 - p.
@@ -38,6 +38,7 @@ from safe_policy_core.methods.fosp.storage import export_model, load_learner_sta
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.optimiser import Optimiser
 from safe_policy_core.vision import Surroundings
+from safe_policy_core.vision.table_map import CONTACT_PLACE, UNDISTURBED
 from safe_policy_core.vision.tool_view import SCENE
 from safe_policy_core.world_model import Batch, ImaginedSteps, LatentState, RealSteps, imagine, real_steps, to_batch
 
@@ -74,7 +75,9 @@ class FospLearner:
             "cost": Optimiser(model.cost, config.critic_learning_rate, config.gradient_clip),
             "reachability": Optimiser(model.reachability, config.reachability_learning_rate, config.gradient_clip),
         } | ({"tool_view": Optimiser(model.tool_view, config.world_model.learning_rate, config.gradient_clip)}
-             if model.tool_view is not None else {})
+             if model.tool_view is not None else {}) \
+            | ({"table_map": Optimiser(model.table_map, config.critic_learning_rate, config.gradient_clip)}
+               if model.table_map is not None else {})
 
     def _actor_optimiser(self) -> Optimiser:
         return Optimiser(self.model.actor, self.config.actor_learning_rate, self.config.gradient_clip)
@@ -121,16 +124,24 @@ class FospLearner:
         if view is not None and context is not None:
             norms["tool_view"] = self.optimisers["tool_view"].step((view * context.grad.flatten(0, 1)).sum())
         metrics["reachability/loss"] = loss
+        if model.table_map is not None:
+            loss, more = model.table_map.loss(tensors)
+            norms["table_map"] = self.optimisers["table_map"].step(loss)
+            metrics |= more
         self.step += 1
         numbers = torch.stack([value.detach().float().mean() for value in metrics.values()]).tolist()
         return dict(zip(metrics, numbers, strict=True)) | {f"norm/{name}": norm for name, norm in norms.items()}
 
     def _tensors(self, batch: Mapping[str, np.ndarray]) -> Batch:
         tensors = to_batch(batch, self.specs, self.device)
-        if self.model.tool_view is not None:
-            if SCENE not in batch:
-                raise DatasetError(f"batch: missing {SCENE}, which the tool view needs")
-            tensors[SCENE] = torch.from_numpy(np.ascontiguousarray(batch[SCENE])).to(self.device)
+        needed = ((SCENE,) if self.model.tool_view is not None else ()) \
+            + ((UNDISTURBED,) if self.model.table_map is not None else ())
+        for name in needed:
+            if name not in batch:
+                raise DatasetError(f"batch: missing {name}, which the tool view or the table map needs")
+            tensors[name] = torch.from_numpy(np.ascontiguousarray(batch[name])).to(self.device)
+        if CONTACT_PLACE in batch:
+            tensors[CONTACT_PLACE] = torch.from_numpy(batch[CONTACT_PLACE]).to(self.device)
         return tensors
 
     def _imagine(self, states: LatentState, is_terminal: Tensor, around: Surroundings | None = None

@@ -14,18 +14,19 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.fosp.config import FospConfig
 from safe_policy_core.methods.fosp.equations import discounted_bound, expansion_probabilities, expansion_utility
 from safe_policy_core.methods.fosp.estimators import Reachability, ReturnEstimator
-from safe_policy_core.methods.fosp.look_ahead import imagined_scores, pushes
+from safe_policy_core.methods.fosp.reach_avoid import ReachAvoid
 from safe_policy_core.networks.actor import GaussianActor
 from safe_policy_core.networks.lagrangian import AugmentedLagrangian
-from safe_policy_core.vision import Surroundings, ToolView
-from safe_policy_core.world_model import LatentState, WorldModel
+from safe_policy_core.vision import Surroundings, TableMap, ToolView
+from safe_policy_core.world_model import WorldModel
 
-POLICY_NAMES = ("offline", "online")
+POLICY_NAMES = ("offline", "online", "map")
+_MAP = 2
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Actions (N, action_dim) and, for each, which policy made it: 0 offline, 1 online (N,)."""
+    """Actions (N, action_dim) and, for each, which policy made it, by its place in `POLICY_NAMES` (N,)."""
 
     action: Tensor
     policy: Tensor
@@ -47,7 +48,10 @@ class FospModel(nn.Module):
                                      "is not supported, expected a vector in [-1, 1]")
         self.config = config
         action_dim = specs.action.shape[0]
-        self.tool_view = ToolView(specs, config.tool_view) if config.tool_view.projection is not None else None
+        projection = config.tool_view.projection
+        self.tool_view = None if projection is None else ToolView(specs, config.tool_view)
+        self.table_map = None if projection is None or not config.table_map.cells \
+            else TableMap(specs, config.table_map, projection)
         self.world_model = WorldModel(specs, config.world_model, config.tool_view.size if self.tool_view else 0)
         size = self.world_model.feature_size
         self.actor = GaussianActor(size, action_dim, config.units, config.layers)
@@ -129,16 +133,26 @@ class FospModel(nn.Module):
             else torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
         return Choice(torch.stack(actions, 1)[torch.arange(len(features)), chosen], chosen)
 
-    def look_ahead(self, state: LatentState, around: Surroundings | None, generator: torch.Generator) -> Choice:
-        """The first action of the best imagined course of any policy, from a `state` of one row."""
-        config = self.config.look_ahead
-        pushed = pushes(config, self.actor.action_dim, generator, state.deter.device)
-        firsts, scores = [], []
-        for actor in self.actors:
-            context = None if around is None else self.moving_context(around.repeated(config.candidates))
-            first, score = imagined_scores(self.world_model, self.reward.value, actor, state, pushed, context, config,
-                                           self.config.discount)
-            firsts.append(first)
-            scores.append(score)
-        best = torch.cat(scores).argmax()
-        return Choice(torch.cat(firsts)[best].unsqueeze(0), (best // config.candidates).unsqueeze(0))
+    @torch.no_grad()
+    def solved_map(self, scene: Tensor) -> ReachAvoid | None:
+        """Of an episode whose first picture is `scene` (1, H, W, C); None without a map."""
+        if self.table_map is None or self.tool_view is None:
+            return None
+        contact, arrival = self.table_map(scene)[0].sigmoid().cpu().numpy()
+        area = self.config.table_map
+        return ReachAvoid(contact, arrival, area.low, area.high, self.tool_view.step_length, self.config.discount,
+                          self.config.reach_avoid)
+
+    def redirected(self, choice: Choice, solved: ReachAvoid, tool: Tensor) -> Choice:
+        """`choice` of one row, with x and y by the map where that knows a better step from `tool` (2,) [m].
+
+        Height and rotation stay the actor's.
+        """
+        action = choice.action.clone()
+        place = tool.cpu().numpy().astype(float)
+        solved.stand_at(place)
+        step = solved.step(place, action[0, :2].cpu().numpy())
+        if step is None:
+            return choice
+        action[0, :2] = torch.from_numpy(step).to(action)
+        return Choice(action, torch.full_like(choice.policy, _MAP))

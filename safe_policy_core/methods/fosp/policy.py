@@ -7,15 +7,16 @@ import torch
 
 from safe_policy_core.interfaces import ActionDecision, Observation, Policy, Specs
 from safe_policy_core.methods.fosp.model import POLICY_NAMES, FospModel
-from safe_policy_core.vision.tool_view import IMAGE, SCENE
+from safe_policy_core.methods.fosp.reach_avoid import ReachAvoid
+from safe_policy_core.vision.tool_view import IMAGE, POSE, SCENE
 from safe_policy_core.world_model import LatentState
 
 
 class FospPolicy(Policy):
     """Shares the model's weights with whoever trains it; the recurrent state is its own.
 
-    Deterministic: the mode of the latents, of the actor, and of the choice between two actors. With `look_ahead` the
-    best imagined course acts either way, and its detours are draws.
+    Deterministic: the mode of the latents, of the actor, and of the choice between two actors. With a table map the
+    step over the table is the map's wherever it knows a better one.
     """
 
     def __init__(self, model: FospModel, specs: Specs, device: torch.device | str = "cpu") -> None:
@@ -24,11 +25,12 @@ class FospPolicy(Policy):
         self._generator = torch.Generator(self._device)
         self._state: LatentState | None = None
         self._scene: torch.Tensor | None = None
+        self._solved: ReachAvoid | None = None
         self._action = torch.zeros(1, *specs.action.shape, device=self._device)
 
     def reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)
-        self._state = self._scene = None
+        self._state = self._scene = self._solved = None
         self._action = torch.zeros_like(self._action)
 
     @torch.inference_mode()
@@ -39,14 +41,16 @@ class FospPolicy(Policy):
         state = rssm.initial(1) if self._state is None else self._state
         noise = None if deterministic else rssm.noise((1,), self._generator)
         self._state = rssm.observe_step(state, self._action, model.world_model.encoder(tensors), noise)
-        around = None
         if model.tool_view is not None:
-            self._scene = tensors[IMAGE] if self._scene is None else self._scene
+            if self._scene is None:
+                self._scene = tensors[IMAGE]
+                self._solved = model.solved_map(self._scene)
             around = model.tool_view.surroundings({**tensors, SCENE: self._scene})
             self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
-        choice = model.look_ahead(self._state, around, self._generator) if model.config.look_ahead.candidates \
-            else model.choose(features, self._generator, greedy=deterministic)
+        choice = model.choose(features, self._generator, greedy=deterministic)
+        if self._solved is not None:
+            choice = model.redirected(choice, self._solved, tensors[POSE][0, :2])
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(

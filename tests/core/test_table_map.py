@@ -1,0 +1,176 @@
+"""The learned map of the table and acting by it: labels, values and steps against hand-computed ones."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.methods.fosp.reach_avoid import ReachAvoid, ReachAvoidConfig, reach_avoid_values
+from safe_policy_core.vision import TableMap, TableMapConfig
+from tests.core.test_vision import ABOVE, SIDE, SPECS, picture
+
+torch.set_num_threads(1)
+LOW, HIGH, CELLS, STEP = (0.0, 0.0), (1.0, 1.0), 20, 0.05
+AREA = TableMapConfig(cells=25, low=(0.0, -0.5), high=(1.0, 0.5), height=0.0, depth=8)
+
+
+def solved(contact: np.ndarray, arrival: np.ndarray, **changes: float) -> ReachAvoid:
+    return ReachAvoid(contact, arrival, LOW, HIGH, STEP, 0.9, ReachAvoidConfig(**changes))
+
+
+def corridor() -> tuple[np.ndarray, np.ndarray]:
+    """A target in the upper middle and a wall below it that is open on the right."""
+    contact, arrival = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
+    arrival[17, 9:11] = 1.0
+    contact[10, :15] = contact[11, :15] = 1.0
+    return contact, arrival
+
+
+def test_value_of_a_row_of_cells_is_the_hand_computed_one() -> None:
+    contact, arrival = np.zeros((1, 4)), np.zeros((1, 4))
+    arrival[0, 3], contact[0, 1], contact[0, 3] = 0.5, 0.2, 0.1
+    values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 0.9, 2.0)[0]
+    # Standing at the target goes on from its neighbour: v3 = 0.81 (0.5 + 0.5 * 0.9 * v2), v2 = 0.9 * v3.
+    end = 0.81 * 0.5 / (1 - 0.81 * 0.5 * 0.9 * 0.9)
+    assert values == pytest.approx([0.9 * 0.64 * 0.81 * end, 0.64 * 0.81 * end, 0.9 * end, end], abs=1e-3)
+
+
+def test_a_contact_counts_as_many_as_the_risk_says() -> None:
+    contact, arrival = np.full((1, 2), 0.1), np.array([[0.0, 1.0]])
+    values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 1.0, 3.0)[0]
+    assert values == pytest.approx([0.9**6, 0.9**3], abs=1e-6)
+
+
+def test_the_way_leads_around_a_wall() -> None:
+    plan, tool, places = solved(*corridor()), np.array([0.45, 0.3]), []
+    for _ in range(60):
+        places.append(tool)
+        step = plan.step(tool, np.array([0.0, 1.0]))
+        tool = tool + STEP * (np.array([0.0, 1.0]) if step is None else step)
+        if plan._at(plan.arrival, tool[None])[0] > 0.5:
+            break
+    path = np.array(places)
+    assert plan._at(plan.arrival, tool[None])[0] > 0.5, "it arrives"
+    assert plan._at(plan.contact, path).max() < 0.5, "and touches nothing, though straight on is a wall"
+    assert path[:, 0].max() > 0.72
+
+
+def test_the_actors_own_step_is_kept_where_it_is_nearly_as_good() -> None:
+    tool, contact, arrival = np.array([0.5, 0.6]), *corridor()
+    assert solved(contact, arrival, deference=0.05).step(tool, np.array([0.0, 1.0])) is None
+    assert solved(contact, arrival, deference=0.05).step(tool, np.array([0.0, -1.0])) is not None
+
+
+def test_the_tool_rests_where_no_way_is_seen() -> None:
+    contact, arrival = corridor()
+    contact[10:12] = 1.0
+    assert solved(contact, arrival).step(np.array([0.45, 0.3]), np.array([0.0, 1.0])).tolist() == [0.0, 0.0]
+
+
+def test_a_place_where_it_did_not_arrive_is_no_target() -> None:
+    contact, arrival = corridor()
+    arrival[2, 3] = 0.9  # a false one beside the start
+    plan, tool = solved(contact, arrival, refuted=0.06), np.array([0.175, 0.125])
+    assert plan.step(tool, np.zeros(2)) is None, "waiting there looks best"
+    before = plan.values[2, 3]
+    plan.stand_at(tool)
+    assert plan.values[2, 3] < before and plan.step(tool, np.zeros(2)) is not None
+    kept = plan.values
+    plan.stand_at(np.array([0.9, 0.1]))
+    assert plan.values is kept, "nothing was believed of that place"
+
+
+@pytest.mark.parametrize("changes", [{"risk": 0.5}, {"deference": 1.0}, {"deference": -0.1}])
+def test_bad_settings_are_named(changes: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match=rf"reach_avoid\.{next(iter(changes))}"):
+        ReachAvoidConfig(**changes)
+
+
+@pytest.mark.parametrize("changes", [{"cells": 1}, {"cells": -3}, {"cells": 9, "low": (1.0, 0.0)}])
+def test_a_bad_area_is_named(changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"table_map\.(cells|low)"):
+        TableMapConfig(**changes)
+
+
+def table(seed: int = 0) -> TableMap:
+    torch.manual_seed(seed)
+    return TableMap(SPECS, AREA, ABOVE.row)
+
+
+def test_what_is_seen_lies_in_its_cell() -> None:
+    above = table().seen_from_above(torch.from_numpy(picture(0.3, 0.2)[None]))[0, 0].numpy() + 0.5
+    y, x = np.unravel_index(above.argmax(), above.shape)
+    assert (x + 0.5) / 25 == pytest.approx(0.3, abs=0.05) and (y + 0.5) / 25 - 0.5 == pytest.approx(0.2, abs=0.05)
+
+
+def test_places_read_the_cells_around_them() -> None:
+    logits = torch.arange(25.0).expand(1, 2, 25, 25)  # grows along x
+    read = table().at(logits, torch.tensor([[[0.02, 0.0], [0.04, 0.3], [2.0, 0.0]]]))
+    assert read[0, 0].tolist() == pytest.approx([0.0, 0.5, 24.0], abs=1e-4)
+
+
+def batch(count: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+    """Tools at random places, 16 a scene with one obstacle, and cost where they are within 8 cm of it."""
+    obstacles = rng.uniform((0.15, -0.35), (0.85, 0.35), (count, 2))
+    tools = rng.uniform((0.0, -0.5), (1.0, 0.5), (count, 16, 2))
+    tools[:, ::2] = obstacles[:, None] + rng.normal(size=(count, 8, 2)) * 0.1
+    scenes = np.stack([picture(*place) for place in obstacles])
+    pose = np.zeros((count, 16, 6), np.float32)
+    pose[..., :2] = tools
+    cost = (np.linalg.norm(tools - obstacles[:, None], axis=-1) < 0.08).astype(np.float32)
+    first = np.zeros((count, 16), bool)
+    return {"scene": torch.from_numpy(np.repeat(scenes[:, None], 16, 1)), "pose": torch.from_numpy(pose),
+            "cost": torch.from_numpy(cost), "reward": torch.zeros(count, 16), "is_first": torch.from_numpy(first),
+            "undisturbed": torch.ones(count, 16, dtype=torch.bool)}
+
+
+def test_it_learns_where_contacts_are() -> None:
+    one, rng = table(), np.random.default_rng(0)
+    optimiser = torch.optim.Adam(one.parameters(), 3e-3)
+    for _ in range(150):
+        optimiser.zero_grad()
+        one.loss(batch(8, rng))[0].backward()
+        optimiser.step()
+    test = batch(40, np.random.default_rng(1))
+    with torch.no_grad():
+        logits = one.at(one(test["scene"][:, 0]), test["pose"][..., :2])[:, 0]
+    right = ((logits > 0) == (test["cost"] > 0)).float()
+    assert right[test["cost"] > 0].mean() > 0.8 and right[test["cost"] == 0].mean() > 0.9
+
+
+def test_only_rows_of_the_first_episode_before_a_contact_count() -> None:
+    one, rng = table(), np.random.default_rng(0)
+    given = batch(2, rng)
+    given["is_first"][0, 9] = True
+    given["undisturbed"][1, 5:] = False
+    loss = one.loss(given)[0]
+    given["cost"][0, 9:] = 1 - given["cost"][0, 9:]
+    given["reward"][1, 5:] = 1.0
+    assert one.loss(given)[0] == loss
+    given["cost"][0, 8] = 1 - given["cost"][0, 8]
+    assert one.loss(given)[0] != loss
+
+
+def test_places_where_an_added_obstacle_is_touched_are_contacts() -> None:
+    one, given = table(), batch(2, np.random.default_rng(0))
+    places = torch.full((2, 16, 2), torch.nan)
+    plain = one.loss(given)[0]
+    assert one.loss(given | {"contact_place": places})[0] == plain
+    places[0, 3] = torch.tensor([0.4, 0.1])
+    loss, metrics = one.loss(given | {"contact_place": places})
+    with torch.no_grad():
+        logit = one.at(one(given["scene"][:, 0]), places[:, 3:4].nan_to_num())[0, 0, 0]
+    assert metrics["table_map/added_contact"] == pytest.approx(-torch.nn.functional.logsigmoid(logit).item(), rel=1e-5)
+    assert loss.item() == pytest.approx(plain.item() + 0.1 * metrics["table_map/added_contact"].item(), rel=1e-5)
+
+
+def test_a_picture_is_needed() -> None:
+    vector = type(SPECS)({"pose": SPECS.observation["pose"]}, SPECS.action, SPECS.scales)
+    with pytest.raises(ConfigurationError, match="image"):
+        TableMap(vector, AREA, ABOVE.row)
+
+
+def test_pictures_have_the_side_that_the_specs_say() -> None:
+    assert table()(torch.zeros(3, SIDE, SIDE, 3, dtype=torch.uint8)).shape == (3, 2, 25, 25)
