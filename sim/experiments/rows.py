@@ -6,6 +6,7 @@ import csv
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from safe_policy_core.errors import ConfigurationError
 
@@ -34,29 +35,34 @@ class Row:
 
 COLUMNS = [field.name for field in fields(Row)]
 _KINDS = {"method": str, "dataset": str, "seed": int, "episodes": int}
+AnyRow = TypeVar("AnyRow")
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, none where there is no file. Raises `ConfigurationError` for one of another kind."""
+def read_rows(path: Path, kind: type[AnyRow] = Row) -> list[AnyRow]:  # type: ignore[assignment]
+    """The rows of a file, none where there is no file. kind: their dataclass, whose fields are the columns.
+
+    Raises `ConfigurationError` for a file of another kind.
+    """
+    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
     if not path.exists():
         return []
     with path.open(newline="") as file:
         reader = csv.DictReader(file)
-        if reader.fieldnames != COLUMNS:
-            raise ConfigurationError(f"{path}: expected the columns {','.join(COLUMNS)}, got "
+        if reader.fieldnames != columns:
+            raise ConfigurationError(f"{path}: expected the columns {','.join(columns)}, got "
                                      f"{','.join(reader.fieldnames or ())}")
         try:
-            return [Row(**{name: _KINDS.get(name, float)(line[name]) for name in COLUMNS}) for line in reader]
+            return [kind(**{name: _KINDS.get(name, float)(line[name]) for name in columns}) for line in reader]
         except (ValueError, TypeError) as error:
             raise ConfigurationError(f"{path}: line {reader.line_num}: {error}") from error
 
 
-def append(path: Path, row: Row) -> None:
+def append(path: Path, row: Any) -> None:
     """Adds a row; it is on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.exists() or path.stat().st_size == 0
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(file, list(asdict(row)), lineterminator="\n")
         if new:
             writer.writeheader()
         values = asdict(row)

@@ -63,7 +63,7 @@ def step_energy(model: SasModel, found: Imagined, normal: Tensor, config: SasCon
     rho(s_t, a_t) = rho_VAE(s_t) pi(a_t | s_t) (section 4), the first by its evidence bound.
     """
     states, actions = found.steps.states, found.steps.actions
-    visited = model.heads.evidence(found.features[:, :-1], states[:, :-1], actions[:, :-1], states[:, 1:], normal)
+    visited, _ = model.heads.evidence(found.features[:, :-1], states[:, :-1], actions[:, :-1], states[:, 1:], normal)
     likelihood = model.actions(found.features[:, 1:]).log_probability(found.raw_actions[:, 1:])
     return occupancy_energy(visited + likelihood, config.energy_steps, config.discount)
 
@@ -123,8 +123,7 @@ def imagined_courses(model: SasModel, config: SasConfig, state: Tensor, to_go: T
     noise = Noise.draw(model, courses, count, generator)
     found = imagine(model, state, to_go, noise, prompt)
     normal = torch.randn((courses, count - 1, config.latent), generator=generator).to(state.device)
-    context = torch.cat([found.features, found.steps.states, found.steps.actions], -1)
-    cost = (model.heads.received(context) * model.heads.received_scale)[..., 1].clamp(min=0).sum(1) / model.units[1]
+    cost = found.received[..., 1].clamp(min=0).sum(1) / model.units[1]
     return Courses(found.steps, step_energy(model, found, normal, config), cost)
 
 

@@ -13,43 +13,54 @@ from safe_policy_core.networks.mlp import relu_mlp
 LOG_DEVIATION = (-5.0, 2.0)
 SMALLEST_SCALE = 0.01
 """Of standardised changes: an element that changes by the same in every step must not be all that the energy sees."""
+RECEIVED, SMALLEST_RECEIVED = 2, 1e-3
+"""Reward and cost, and the smallest unit in which they are learned."""
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-class Outcome(NamedTuple):
-    """What a step leads to: state (..., inputs) standardised; received (..., 2), scaled reward and cost."""
+class Decoded(NamedTuple):
+    """mean, log_deviation: of the change of state (..., size). received: (..., 2) reward and cost."""
 
-    state: Tensor
+    mean: Tensor
+    log_deviation: Tensor
     received: Tensor
 
 
 class NextStateVae(nn.Module):
-    """p(x | c) of a change of state x: a latent ~ N(0, 1), and x ~ N(mean, deviation^2) given latent and c."""
+    """p(x | c) of a change of state x: a latent ~ N(0, 1), and x ~ N(mean, deviation^2) given latent and c.
+
+    The decoder says beside it what reward and cost the step brings: a network of their own took longer in every step
+    that is imagined.
+    """
 
     def __init__(self, context: int, size: int, latent: int, units: int) -> None:
         super().__init__()
+        self.size, self.latent = size, latent
         self.encoder = relu_mlp(context + size, 2 * latent, units, 2)
-        self.decoder = relu_mlp(context + latent, 2 * size, units, 2)
+        self.decoder = relu_mlp(context + latent, 2 * size + RECEIVED, units, 2)
 
-    def decode(self, context: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log deviation, each (..., size)."""
-        mean, log_deviation = self.decoder(torch.cat([context, latent], -1)).chunk(2, -1)
-        return mean, log_deviation.clamp(*LOG_DEVIATION)
+    def decode(self, context: Tensor, latent: Tensor) -> Decoded:
+        """What is likely under a latent (..., latent)."""
+        parts = self.decoder(torch.cat([context, latent], -1)).split([self.size, self.size, RECEIVED], -1)
+        return Decoded(parts[0], parts[1].clamp(*LOG_DEVIATION), parts[2])
 
-    def evidence(self, context: Tensor, change: Tensor, normal: Tensor) -> Tensor:
-        """The evidence lower bound of log p(change | context) [nats], (...), with one draw of the latent."""
+    def evidence(self, context: Tensor, change: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """The evidence lower bound of log p(change | context) [nats], (...), with one draw of the latent.
+
+        Beside it what that draw says of reward and cost, (..., 2).
+        """
         mean, log_deviation = self.encoder(torch.cat([context, change], -1)).chunk(2, -1)
         log_deviation = log_deviation.clamp(*LOG_DEVIATION)
         divergence = (0.5 * (mean.square() + (2 * log_deviation).exp() - 1) - log_deviation).sum(-1)
-        centre, width = self.decode(context, mean + log_deviation.exp() * normal)
-        return normal_log_density(change, centre, width) - divergence
+        decoded = self.decode(context, mean + log_deviation.exp() * normal)
+        return normal_log_density(change, decoded.mean, decoded.log_deviation) - divergence, decoded.received
 
 
 class PredictiveHeads(nn.Module):
     """Next state, next return-to-go and cost-to-go, and where the base has none a distribution of actions.
 
     A head's context is the state token's feature z_t beside s_t and a_t themselves. To-go sums fall by what a step
-    brings, so their head predicts reward and cost. change_mean, change_scale, received_scale: measured in the data.
+    brings, so reward and cost are predicted. change_mean, change_scale, received_scale: measured in the data.
     """
 
     change_mean: Tensor
@@ -58,29 +69,29 @@ class PredictiveHeads(nn.Module):
 
     def __init__(self, inputs: int, action_dim: int, features: int, units: int, latent: int, own_actions: bool) -> None:
         super().__init__()
-        context = features + inputs + action_dim
-        self.vae = NextStateVae(context, inputs, latent, units)
-        self.received = relu_mlp(context, 2, units, 1)
+        self.vae = NextStateVae(features + inputs + action_dim, inputs, latent, units)
         self.action = relu_mlp(features, 2 * action_dim, units, 1) if own_actions else None
         self.register_buffer("change_mean", torch.zeros(inputs))
         self.register_buffer("change_scale", torch.ones(inputs))
-        self.register_buffer("received_scale", torch.ones(2))
+        self.register_buffer("received_scale", torch.ones(RECEIVED))
 
     def measure(self, changes: Tensor, received: Tensor) -> None:
         """Takes the scales from (rows, inputs) changes of state and (rows, 2) scaled rewards and costs."""
         self.change_mean.copy_(changes.mean(0))
         self.change_scale.copy_(changes.std(0).clamp(min=SMALLEST_SCALE))
-        self.received_scale.copy_(received.std(0).clamp(min=SMALLEST_SCALE))
+        self.received_scale.copy_(received.std(0).clamp(min=SMALLEST_RECEIVED))
 
-    def predict(self, feature: Tensor, state: Tensor, action: Tensor, normal: Tensor) -> Outcome:
-        """An imagined step, from a draw of the prior of the latent."""
-        context = torch.cat([feature, state, action], -1)
-        mean = self.vae.decoder(torch.cat([context, normal], -1))[..., :state.shape[-1]]
-        return Outcome(state + self.change_mean + mean * self.change_scale,
-                       self.received(context) * self.received_scale)
+    def predict(self, feature: Tensor, state: Tensor, action: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """A step imagined by a draw of the latent: next state (..., inputs), scaled reward and cost (..., 2)."""
+        decoded = self.vae.decode(torch.cat([feature, state, action], -1), normal)
+        return state + self.change_mean + decoded.mean * self.change_scale, decoded.received * self.received_scale
 
-    def evidence(self, feature: Tensor, state: Tensor, action: Tensor, following: Tensor, normal: Tensor) -> Tensor:
-        """Bound of log p(s_{t+1} | s_t, a_t, z_t) [nats] of the change in units of `change_scale`, (...)."""
+    def evidence(self, feature: Tensor, state: Tensor, action: Tensor, following: Tensor, normal: Tensor
+                 ) -> tuple[Tensor, Tensor]:
+        """Bound of log p(s_{t+1} | s_t, a_t, z_t) [nats] of the change in units of `change_scale`, (...).
+
+        Beside it reward and cost in units of `received_scale`, (..., 2).
+        """
         change = (following - state - self.change_mean) / self.change_scale
         return self.vae.evidence(torch.cat([feature, state, action], -1), change, normal)
 

@@ -44,11 +44,15 @@ class Steps(NamedTuple):
 
 
 class Imagined(NamedTuple):
-    """steps: without the prompt. raw_actions: before the tanh. features: z_t (N, T, units)."""
+    """steps: without the prompt. raw_actions: before the tanh. features: z_t (N, T, units).
+
+    received: (N, T, 2) scaled reward and cost of each step.
+    """
 
     steps: Steps
     raw_actions: Tensor
     features: Tensor
+    received: Tensor
 
 
 class Noise(NamedTuple):
@@ -60,10 +64,8 @@ class Noise(NamedTuple):
     @classmethod
     def draw(cls, model: SasModel, courses: int, steps: int, generator: torch.Generator) -> Noise:
         """On the CPU, so that a seed gives the same courses on every device."""
-        device, latent = model.base.horizon.device, model.heads.vae.decoder[0].in_features
-        latent -= model.base.config.units + model.base.inputs + model.base.action_dim
-        return cls(*(torch.randn((courses, steps, size), generator=generator).to(device)
-                     for size in (model.base.action_dim, latent)))
+        return cls(*(torch.randn((courses, steps, size), generator=generator).to(model.base.horizon.device)
+                     for size in (model.base.action_dim, model.heads.vae.latent)))
 
 
 def kept_steps(present: int, prompt: int, length: int, begin: int) -> list[int] | None:
@@ -82,7 +84,7 @@ def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt:
     base, (courses, count, _) = model.base, noise.action.shape
     before = prompt.expand(courses) if prompt is not None else None
     states, actions, sums = ([*value.unbind(1)] for value in before) if before else ([], [], [])
-    first, raw, features = len(actions), [], []
+    first, raw, features, received = len(actions), [], [], []
     states.append(state.expand(courses, -1))
     sums.append(to_go.expand(courses, -1))
     times = base.actor.time.weight[:first + count]  # as many as there are: later ones share the last
@@ -102,12 +104,13 @@ def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt:
         features.append(output[:, 0])
         raw.append(model.actions(features[-1]).raw_sample(action_noise))
         actions.append(raw[-1].tanh())
-        outcome = model.heads.predict(features[-1], states[-1], actions[-1], latent)
-        states.append(outcome.state.clamp(-LARGEST_STATE, LARGEST_STATE))
-        sums.append(sums[-1] - outcome.received)
+        following, gain = model.heads.predict(features[-1], states[-1], actions[-1], latent)
+        states.append(following.clamp(-LARGEST_STATE, LARGEST_STATE))
+        received.append(gain)
+        sums.append(sums[-1] - gain)
         sums[-1][:, 1].clamp_(min=0)  # as for the acting policy: no episode has less cost than nothing to go
-    return Imagined(Steps(torch.stack(states[first:-1], 1), torch.stack(actions[first:], 1),
-                          torch.stack(sums[first:-1], 1)), torch.stack(raw, 1), torch.stack(features, 1))
+    steps = Steps(*(torch.stack(rows[first:first + count], 1) for rows in (states, actions, sums)))
+    return Imagined(steps, *(torch.stack(rows, 1) for rows in (raw, features, received)))
 
 
 def _context_tokens(model: SasModel, states: list[Tensor], actions: list[Tensor], sums: list[Tensor], steps: list[int]

@@ -80,18 +80,18 @@ class SasLearner(OfflineLearner):
                                   (self.model.features(windows), windows.observations, windows.actions))
         received = torch.stack([windows.rewards, windows.costs], -1)[:, :-1][followed]
         normal = torch.randn(len(state), self.config.latent, device=self.device)
-        found = {"next_state": -heads.evidence(feature, state, action, windows.observations[:, 1:][followed],
-                                               normal).mean()}
-        predicted = heads.received(torch.cat([feature, state, action], -1))
-        found["received"] = (predicted - received / heads.received_scale).square().sum(-1).mean()
+        evidence, predicted = heads.evidence(feature, state, action, windows.observations[:, 1:][followed], normal)
+        found = {"next_state": -evidence.mean(),
+                 "received": (predicted - received / heads.received_scale).square().sum(-1).mean()}
         if heads.action is not None:
             raw = action.clamp(-LARGEST_ACTION, LARGEST_ACTION).atanh()
             found["action"] = -self.model.actions(feature).log_probability(raw).mean()
         return found
 
-    def policy(self) -> SasPolicy:
-        """A policy that shares the weights in training."""
-        return SasPolicy(self._base.policy(self.model.base, self.specs, self.device), self.model, self.config)
+    def policy(self, config: SasConfig | None = None) -> SasPolicy:
+        """A policy that shares the weights in training. config: to align otherwise than the learner's says."""
+        base = self._base.policy(self.model.base, self.specs, self.device)
+        return SasPolicy(base, self.model, config or self.config)
 
     def save(self, directory: Path | str) -> None:
         """Writes a checkpoint with the base inside, from which `load` continues exactly."""

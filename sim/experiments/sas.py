@@ -1,0 +1,201 @@
+"""SAS: the same decision transformers with and without alignment at test time (Tables 1 and 3, Appendix C)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from safe_policy_core.checkpoint import RUN_FOLDER
+from safe_policy_core.commands import check_device, require_positive
+from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
+from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
+from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.evaluation import EpisodeResult, rollout
+from safe_policy_core.interfaces import Policy
+from safe_policy_core.methods.registry import make_learner
+from safe_policy_core.methods.sas.config import SasConfig
+from safe_policy_core.methods.sas.learner import SasLearner
+from safe_policy_core.statistics import clopper_pearson
+from safe_policy_core.training.offline import train_offline
+from sim.collectors.tasks import TASKS
+from sim.experiments.job import configuration
+from sim.experiments.rows import append, read_rows
+
+BASES = ("dt", "cdt", "qpt")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "sas": {}, "sas_rising": {"lyapunov": "rising"}, "no_v": {"selection": "no_v"}, "maxmax": {"selection": "maxmax"},
+    "random": {"selection": "random"}, "cost": {"selection": "cost"}, "sliding": {"keep_prompt": False},
+    # Appendix C: imagined courses, steps of the energy, length and number of prompts.
+    "n20": {"trajectories": 20, "candidates": 20}, "energy1": {"energy_steps": 1}, "energy10": {"energy_steps": 10},
+    "prompt3": {"prompt_steps": 3}, "prompt10": {"prompt_steps": 10}, "prompts3": {"prompts": 3},
+}
+"""Behind a base's name and "_": what is changed in `SasConfig`."""
+FALLING_FAILS = ("HopperVelocity",)
+"""Where an episode fails by ending early, as in the paper's Table 3; elsewhere by any cost."""
+LEGEND = """The same checkpoint with and without alignment. Normalised reward and cost as in `offline_safe_rl.md`, mean
+± deviation over the seeds; a failure is an episode with any cost (HopperVelocity: one that ends early), with an exact
+95% interval over all episodes. **Bold**: cost or failure rate is lower than without alignment. _Italic_: the reward is
+lower by more than 5%."""
+
+
+@dataclass(frozen=True)
+class SasRow:
+    """One policy in one dataset's environment; means over `episodes`."""
+
+    method: str
+    dataset: str
+    seed: int
+    normalized_reward: float
+    normalized_cost: float
+    failure_rate: float
+    episodes: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes a row unique."""
+        return self.method, self.dataset, self.seed
+
+
+@dataclass
+class SasExperiment:
+    """Trains a base and its heads once for all variants. Rows that are in the results already are not run again."""
+
+    methods: tuple[str, ...] = ("dt", "dt_sas", "dt_sas_rising", "dt_no_v", "dt_maxmax", "dt_random", "cdt", "cdt_sas",
+                                "cdt_sas_rising", "cdt_no_v", "cdt_maxmax", "cdt_random")
+    """A base (dt, cdt, qpt), or BASE_VARIANT."""
+
+    datasets: tuple[str, ...] = tuple(TASKS)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    target_cost: float | None = None
+    """Cost that an episode may have; by default each dataset's own."""
+
+    steps: int = 4000
+    """Gradient steps of a base. Rows do not say how many: fewer (an undertrained one) belong into another --out."""
+
+    head_steps: int = 1500
+    """Gradient steps of the heads."""
+
+    batch: int = 32
+    """Windows of a batch."""
+
+    set: tuple[str, ...] = ("length=20", "units=64", "dt.heads=1", "learning_rate=0.0005", "warm_up=200")
+    """Settings of the bases, NAME=VALUE or BASE.NAME=VALUE; another size belongs into another --out and --runs."""
+
+    episodes: int = 20
+    """Test episodes."""
+
+    data: Path = Path("runs/benchmark")
+    """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
+
+    out: Path = Path("results/sas.csv")
+    """Results. The table goes beside it (.md)."""
+
+    runs: Path = Path("runs/sas")
+    """Folder of the trainings, so that a killed one goes on in the middle."""
+
+    device: str = "cpu"
+    """Torch device."""
+
+    def run(self) -> dict[str, Any]:
+        """Runs what is missing. Returns the files."""
+        require_positive(steps=self.steps, head_steps=self.head_steps, batch=self.batch, episodes=self.episodes)
+        for method in self.methods:
+            split(method)
+        if unknown := [name for name in self.datasets if name not in TASKS]:
+            raise ConfigurationError(f"datasets: unknown {unknown[0]!r}, expected some of {', '.join(TASKS)}")
+        torch.set_num_threads(1)
+        rows = read_rows(self.out, SasRow)
+        done = {row.key for row in rows}
+        jobs = [(seed, dataset, base, missing) for seed in self.seeds for dataset in self.datasets for base in BASES
+                if (missing := [method for method in self.methods
+                                if split(method)[0] == base and (method, dataset, seed) not in done])]
+        for seed, dataset, base, methods in tqdm(jobs, desc="sas", unit="base"):
+            for row in self._rows(seed, dataset, base, methods):
+                append(self.out, row)
+                rows.append(row)
+                budget = (f" Bases: {self.steps} gradient steps of {self.batch} windows, {' '.join(self.set)}; "
+                          f"{self.head_steps} steps of the heads.")
+                self.out.with_suffix(".md").write_text(f"{LEGEND}{budget}\n\n{table(rows)}")
+        return {"results": str(self.out), "table": str(self.out.with_suffix(".md")),
+                "runs": sum(len(methods) for *_, methods in jobs), "skipped": len(done)}
+
+    def _rows(self, seed: int, name: str, base: str, methods: Sequence[str]) -> Any:
+        """The rows of one base, as they come."""
+        path = self.data / f"{name}.hdf5"
+        if not path.exists():
+            raise ConfigurationError(f"data: {path} is missing; `safe-policy collect {TASKS[name].env_id}` records it")
+        dataset, task, device = read_dsrl(path), TASKS[name], check_device(self.device)
+        limit = task.target_cost if self.target_cost is None else self.target_cost
+        folder = self.runs / f"{base}-{name}-{seed}-{self.steps}"
+        learner = make_learner(base, dataset.specs, configuration(base, limit, self.set), seed, device)
+        self._train(learner, dataset, self.steps, seed, folder)
+        heads = SasLearner(dataset.specs, SasConfig(base=str(folder)), seed, device)
+        if set(methods) != {base}:
+            self._train(heads, dataset, self.head_steps, seed, folder / "heads")
+        env = task.make_env()
+        try:
+            for method in methods:
+                changes = split(method)[1]
+                policy: Policy = learner.policy() if changes is None else heads.policy(
+                    dataclasses.replace(heads.config, **changes))
+                results = [rollout(env, policy, episode) for episode in range(self.episodes)]
+                reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
+                low, high = float(dataset.returns.min()), float(dataset.returns.max())
+                yield SasRow(method, name, seed, normalized_reward(float(reward), low, high),
+                             normalized_cost(float(cost), limit),
+                             float(np.mean([failed(name, result) for result in results])), self.episodes)
+        finally:
+            env.close()
+
+    def _train(self, learner: Any, dataset: DsrlDataset, steps: int, seed: int, folder: Path) -> None:
+        train_offline(learner, dataset, steps, self.batch, 1, seed, folder / RUN_FOLDER, folder / "metrics.jsonl",
+                      resume=True)
+
+
+def split(method: str) -> tuple[str, dict[str, Any] | None]:
+    """A method's base, and the changes of its variant, None without alignment. Raises `ConfigurationError`."""
+    base, _, variant = method.partition("_")
+    if base not in BASES or (variant and variant not in VARIANTS):
+        raise ConfigurationError(f"methods: unknown {method!r}, expected one of {', '.join(BASES)}, or BASE_VARIANT "
+                                 f"with one of {', '.join(VARIANTS)}")
+    return base, VARIANTS[variant] if variant else None
+
+
+def failed(dataset: str, result: EpisodeResult) -> bool:
+    """Whether an episode counts as a failure."""
+    return result.terminated if dataset in FALLING_FAILS else result.violation
+
+
+def table(rows: Sequence[SasRow]) -> str:
+    """Markdown: a line for each dataset and method, compared with its base on the same seeds."""
+    lines = ["| dataset | method | seeds | reward | cost | failures |", "| --- | --- | --- | --- | --- | --- |"]
+    ordered = sorted(rows, key=lambda row: row.dataset)
+    for dataset, method in dict.fromkeys((row.dataset, row.method) for row in ordered):
+        mine = {row.seed: row for row in rows if (row.dataset, row.method) == (dataset, method)}
+        base = {row.seed: row for row in rows if (row.dataset, row.method) == (dataset, split(method)[0])}
+        shared = [seed for seed in mine if seed in base]
+        values = _values(mine.values())
+        better = worse = np.zeros(3, bool)
+        if shared and split(method)[1] is not None:
+            before, after = (_values([some[seed] for seed in shared]).mean(0) for some in (base, mine))
+            better, worse = after < before, after < before - 0.05 * np.abs(before)
+        count = sum(row.episodes for row in mine.values())
+        low, high = clopper_pearson(round(sum(row.failure_rate * row.episodes for row in mine.values())), count)
+        mean, deviation = values.mean(0), values.std(0)
+        reward, cost = (f"{mean[index]:.2f} ±{deviation[index]:.2f}" for index in (0, 1))
+        failures = f"{mean[2]:.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"| {dataset} | {method} | {len(mine)} | {f'_{reward}_' if worse[0] else reward} | "
+                     f"{f'**{cost}**' if better[1] else cost} | {f'**{failures}**' if better[2] else failures} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(rows: Any) -> np.ndarray:
+    """(seeds, 3): reward, cost, failure rate."""
+    return np.array([[row.normalized_reward, row.normalized_cost, row.failure_rate] for row in rows])
