@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safe_policy_interfaces.srv import LoadPolicy
 
 from safe_policy_core.checkpoint import load_checkpoint
 from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
-from safe_policy_core.interfaces import ActionDecision, Policy, Specs
+from safe_policy_core.interfaces import ActionDecision, Aligns, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.scheduling import CONTROL_PRIORITY, ordinary
 from safe_policy_core.targets import set_target_cost
@@ -73,6 +74,7 @@ class PolicyNode(Node):
         self.create_service(LoadPolicy, "/policy/load", self._on_load)
         self._worker = GoalWorker(self, RunEpisode, "/policy/run_episode", self._run_goal, _failed, self._env.cancel)
         self._fault, self._overruns = "", 0
+        self._alignment: dict[str, Any] = {}
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", qos.STATUS)
         self._heartbeat = Heartbeat(self, NAME)
         steady = rclpy.clock.Clock(clock_type=rclpy.clock.ClockType.STEADY_TIME)
@@ -112,7 +114,9 @@ class PolicyNode(Node):
                                   level=DiagnosticStatus.ERROR if self._fault else DiagnosticStatus.OK,
                                   message=self._fault or ("running" if self._worker.busy else "idle"))
         status.values = [KeyValue(key="episode_id", value=self._env.plan.episode_id),
-                         KeyValue(key="overruns", value=str(self._overruns))]
+                         KeyValue(key="overruns", value=str(self._overruns)),
+                         *(KeyValue(key=f"alignment_{name}", value=str(value))
+                           for name, value in self._alignment.items())]
         message = DiagnosticArray(status=[status])
         message.header.stamp = ns_to_stamp(self.get_clock().now().nanoseconds)
         self._diagnostics.publish(message)
@@ -162,6 +166,7 @@ class PolicyNode(Node):
             if handle.is_cancel_requested:  # a request that came before the reset began
                 self._env.cancel()
             policy.reset(goal.seed)
+            self._align(policy, observation)
             while not (result.terminated or result.truncated):
                 decision = policy.act(observation, goal.deterministic)
                 self._env.note(decision)
@@ -183,6 +188,15 @@ class PolicyNode(Node):
             self.get_logger().error(f"the episode was cut short: {fault}")
             result.message = f"the episode was cut short: {fault}"
         return result
+
+    def _align(self, policy: Policy, observation: dict[str, np.ndarray]) -> None:
+        """What a policy prepares from the first observation, while the arm stands where the episode begins."""
+        self._alignment = {}
+        if isinstance(policy, Aligns):
+            began = time.monotonic()
+            told = policy.align(observation)
+            self._alignment = {"ms": round(1e3 * (time.monotonic() - began), 1), **told}
+            self.get_logger().info("alignment: " + ", ".join(f"{key} {value}" for key, value in self._alignment.items()))
 
     def _await_receipt(self, result: RunEpisode.Result) -> None:
         receipt = self._env.graph.saved(self._env.plan.episode_id, self._saved_timeout)
