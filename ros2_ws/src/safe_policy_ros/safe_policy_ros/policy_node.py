@@ -196,7 +196,7 @@ class PolicyNode(Node):
             began = time.monotonic()
             told = policy.align(observation)
             self._alignment = {"ms": round(1e3 * (time.monotonic() - began), 1), **told}
-            self.get_logger().info("alignment: " + ", ".join(f"{key} {value}" for key, value in self._alignment.items()))
+            self.get_logger().info(f"alignment: {self._alignment}")
 
     def _await_receipt(self, result: RunEpisode.Result) -> None:
         receipt = self._env.graph.saved(self._env.plan.episode_id, self._saved_timeout)
