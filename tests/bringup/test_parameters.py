@@ -44,9 +44,8 @@ def test_a_simulated_arm_is_granted_times_and_nothing_else() -> None:
         assert ("simulated.yaml" in launch.read_text()) == (launch.name == "safe_reach_sim.launch.yaml"), launch
 
 
-def test_a_real_arm_keeps_frankys_own_torque_steps() -> None:
+def test_the_arm_keeps_frankys_own_torque_steps() -> None:
     assert parameters("franka.yaml", "franka")["max_torque_step"] == 1.0
-    assert set(parameters("franka_simulated.yaml", "franka")) == {"max_torque_step"}
 
 
 def test_the_arm_is_as_stiff_as_in_the_direct_environment() -> None:

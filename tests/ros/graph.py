@@ -20,7 +20,7 @@ from safe_policy_core.scheduling import come_first, ordinary, step_back
 DOMAINS = range(60, 100)
 """Above the usual ones; the ports of domains over 101 may be taken by outgoing connections."""
 CONFIG = ROOT / "robot_bringup" / "config"
-ARM = (CONFIG / "franka.yaml", CONFIG / "franka_simulated.yaml", CONFIG / "payload_none.yaml")
+ARM = (CONFIG / "franka.yaml", CONFIG / "payload_none.yaml")
 """Parameter files of franka_node for a simulated arm."""
 
 
