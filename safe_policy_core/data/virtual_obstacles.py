@@ -27,10 +27,6 @@ IMAGE, POSE = "image", "pose"
 _BACKGROUND_TOLERANCE = 30
 """A pixel shows the bare table when no channel is further than this from the median picture."""
 _ATTEMPTS = 40
-_SILHOUETTE_MARGIN = 2
-"""Pasted obstacles keep this far from coloured things [pixels] that they do not stand behind."""
-_BEHIND = 5
-"""What stands behind a coloured thing ends this many rows above its lower edge [pixels]: about 4 cm on the table."""
 _VISIBLE = 0.3
 """Of an obstacle that something hides, at least this share must be seen."""
 
@@ -55,6 +51,8 @@ class VirtualObstacles:
     """The tool touches an obstacle within this of its centre in x and in y [m]."""
     clear: tuple[float, float] = (0.031, 0.040)
     """Beyond this it certainly does not; obstacles that the tool comes in between are not added [m]."""
+    gap: float = 0.05
+    """From an added obstacle to whatever else stands there at least [m], measured where their lower edges are seen."""
     height: float = 0.02
     """Half the obstacles' height [m]."""
     obstacle_channel: int = 1
@@ -62,9 +60,9 @@ class VirtualObstacles:
     obstacle_excess: int = 25
     target_channel: int = 0
     target_excess: int = 60
-    smallest: int = 18
-    largest: int = 75
-    """Pixels of one whole obstacle; what is larger is two that overlap."""
+    smallest: int = 60
+    largest: int = 82
+    """Pixels of one whole obstacle; what is smaller is partly hidden, what is larger is two that overlap."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +77,11 @@ class _Patch:
 
 @dataclass(frozen=True)
 class _Thing:
-    """Something coloured in a first frame: its mask, the same with a margin, and its lowest row."""
+    """Something coloured in a first frame: its mask, its lowest row, and where that stands on the table (2,) [m]."""
 
     mask: np.ndarray
-    around: np.ndarray
     edge: int
-
-    @classmethod
-    def of(cls, mask: np.ndarray) -> _Thing:
-        return cls(mask, _grown(mask, _SILHOUETTE_MARGIN), _lower_edge(mask))
+    foot: np.ndarray
 
 
 def with_copies(store: EpisodeStore, artist: ObstacleArtist) -> EpisodeStore:
@@ -157,7 +151,7 @@ class ObstacleArtist:
         settings = self.settings
         images = rows[IMAGE].copy()
         bare = (np.abs(images - self.background) < _BACKGROUND_TOLERANCE).all(-1)
-        things = [_Thing.of(part) for channel, excess in ((settings.obstacle_channel, settings.obstacle_excess),
+        things = [self._thing(part) for channel, excess in ((settings.obstacle_channel, settings.obstacle_excess),
                                                (settings.target_channel, settings.target_excess))
                   for part in _components(self._coloured(images[0], channel, excess))]
         last, places = len(images), []
@@ -169,7 +163,7 @@ class ObstacleArtist:
             where = bare & silhouette
             images[where] = np.broadcast_to(pixels, images.shape)[where]
             bare &= ~silhouette
-            things.append(_Thing.of(silhouette))
+            things.append(self._thing(silhouette))
             last = min(last, first)
             places.append(place)
         if not places:
@@ -186,7 +180,7 @@ class ObstacleArtist:
                ) -> tuple[np.ndarray, np.ndarray, int, np.ndarray] | None:
         """Visible part (H, W), pixels (H, W, 3), row of the first contact (len(tool) without one), and place (2,).
 
-        things: what stands there, none of which it may stand in front of or on.
+        things: what stands there. It keeps the gap from all, and may stand behind one but not in front of it.
         """
         settings = self.settings
         for _ in range(_ATTEMPTS):
@@ -201,16 +195,20 @@ class ObstacleArtist:
             silhouette, pixels = self._drawn(self.patches[rng.integers(len(self.patches))], place)
             if not silhouette.any():
                 continue
-            edge = _lower_edge(silhouette)
-            near = [thing for thing in things if (silhouette & thing.around).any()]
-            if any(edge > thing.edge - _BEHIND for thing in near):
+            new, visible = self._thing(silhouette), silhouette.copy()
+            if any(np.linalg.norm(new.foot - thing.foot) < settings.gap or
+                   (new.edge >= thing.edge and (silhouette & thing.mask).any()) for thing in things):
                 continue
-            visible = silhouette.copy()
-            for thing in near:
+            for thing in things:
                 visible &= ~thing.mask
             if visible.sum() >= _VISIBLE * silhouette.sum():
                 return visible, pixels, first, place
         return None
+
+    def _thing(self, mask: np.ndarray) -> _Thing:
+        rows, columns = np.nonzero(mask)
+        foot = np.array([columns.min() + columns.max() + 1, 2 * (rows.max() + 1)]) / 2 / self.side
+        return _Thing(mask, int(rows.max()), self.projection.on_plane(foot, 0.0))
 
     def _drawn(self, patch: _Patch, place: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """A patch moved to a place on the table, larger where that is nearer to the camera."""
@@ -233,17 +231,6 @@ def _end_in_contact(rows: dict[str, np.ndarray]) -> None:
     for name, received in (("return_to_go", "reward"), ("cost_to_go", "cost")):
         later = np.cumsum(rows[received][::-1], dtype=np.float64)[::-1]
         rows[name][:-1], rows[name][-1] = later[1:], 0
-
-
-def _lower_edge(mask: np.ndarray) -> int:
-    """The lowest row of a mask that is not empty."""
-    return int(np.flatnonzero(mask.any(1))[-1])
-
-
-def _grown(mask: np.ndarray, margin: int) -> np.ndarray:
-    padded = np.pad(mask, margin)
-    height, width = mask.shape
-    return np.any([padded[y:y + height, x:x + width] for y in range(2 * margin + 1) for x in range(2 * margin + 1)], 0)
 
 
 def _components(mask: np.ndarray) -> Iterator[np.ndarray]:
