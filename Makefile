@@ -31,6 +31,7 @@ demo: setup  ## the main job on the simulated arm, ending with runs/demo/report.
 	@$(PY) -m robot_bringup.demo $(if $(filter 1,$(SCRATCH)),--scratch)
 
 test: setup  ## every test but those of `make takeover`
+	@requirements/browser.sh
 	@$(PY) -m robot_bringup.run $(VENV)/bin/pytest $(PYTEST_ARGS)
 
 takeover: setup  ## a person takes the arm from a policy, processes are lost in an episode; minutes of a quiet machine

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from data_collection.conversion import dsrl_episodes, lerobot_export, mcap_export, npz
 from data_collection.conversion.bag import BagOptions
 from data_collection.conversion.sources import SUFFIXES, Sources
+from data_collection.conversion.whole import remove_left_behind
 from safe_policy_core.data.episode_file import Episode, write_episode
 from safe_policy_core.errors import DatasetError
 
@@ -57,6 +58,8 @@ class Convert:
             raise DatasetError(f"image_size: expected a positive height and width, got {self.image_size}")
         if self.to != "hdf5" and self.out is None:
             raise DatasetError(f"out: expected a place for {self.to}, name it with --out")
+        for folder in {path if path.is_dir() else path.parent for path in ([self.out] if self.out else self.input)}:
+            remove_left_behind(folder)
         sources = Sources(self.image_size, self.crop, self.bag)
         # Beside their recordings there are training files already; a folder stands for its recordings then.
         files = sources.find(self.input, (".mcap",) if self.out is None else SUFFIXES)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_collection.conversion import lerobot_layout as layout
+from data_collection.conversion.whole import appearing
 from safe_policy_core.data.episode_file import Episode, content_hash
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
@@ -30,8 +31,6 @@ class LeRobotWriter:
     """Writes a dataset episode by episode; `close` completes it. Raises `DatasetError` for specs that differ."""
 
     def __init__(self, root: Path, video: bool = False) -> None:
-        if root.exists() and (not root.is_dir() or any(root.iterdir())):
-            raise DatasetError(f"{root}: exists already and is not empty; name a new folder with --out")
         self.root, self.video = root, video
         self._specs: Specs | None = None
         self._fps = 0
@@ -73,10 +72,10 @@ class LeRobotWriter:
         self._rows.append(row)
         self._frames += steps
 
-    def close(self) -> Path:
+    def close(self) -> None:
         """Writes info, tasks, statistics and the table of episodes. Raises `DatasetError` without episodes."""
         if self._specs is None:
-            raise DatasetError(f"{self.root}: no episodes to write")
+            raise DatasetError("no episodes to write")
         if self._writer is not None:
             self._writer.close()
         _write_parquet(self._path(layout.EPISODES_PATH), pa.Table.from_pylist(self._rows))
@@ -91,7 +90,6 @@ class LeRobotWriter:
                 "video_path": layout.VIDEO_PATH if self.video else None,
                 "features": layout.info_features(self._specs, self.video, self._fps)}
         self._path(layout.INFO_PATH).write_text(json.dumps(info, indent=1))
-        return self.root
 
     def _columns(self, episode: Episode) -> dict[str, np.ndarray]:
         """Every feature with numbers or text, one row a step."""
@@ -194,8 +192,17 @@ def _write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def write_lerobot(root: Path, episodes: Iterable[tuple[str, Episode]], video: bool = False) -> Path:
-    """A whole dataset from (name, episode) pairs."""
-    writer = LeRobotWriter(root, video)
-    for name, episode in episodes:
-        writer.add(name, episode)
-    return writer.close()
+    """A whole dataset from (name, episode) pairs. Raises `DatasetError` when `root` is there, or specs differ."""
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise DatasetError(f"{root}: exists already and is not empty; name a new folder with --out")
+    try:
+        with appearing(root) as hidden:
+            writer = LeRobotWriter(hidden, video)
+            for name, episode in episodes:
+                writer.add(name, episode)
+            writer.close()
+    except DatasetError as error:
+        raise DatasetError(f"{root}: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"{root}: cannot be written ({error})") from error
+    return root

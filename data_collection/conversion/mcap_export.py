@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from data_collection.conversion.mcap_episode import IMAGE_TOPIC, STEP_TOPIC
+from data_collection.conversion.whole import appearing
 from data_collection.recording import McapEpisodeWriter
 from data_collection.recording.encoding import encode_message, stamp
 from safe_policy_core.data.episode_file import Episode
 from safe_policy_core.errors import DatasetError
 
+IMAGE_TYPE = "sensor_msgs/msg/Image"
 NOT_KEPT = ("observations other than image and pose",)
 
 
@@ -23,24 +27,31 @@ def write_mcap(path: Path, episode: Episode) -> Path:
     images, times = episode.observations["image"], episode.time_ns.tolist()
     specs = episode.metadata["specs"]
     kept = {name: specs["observation"][name] for name in ("image", "pose")}
+    if path.exists():
+        raise DatasetError(f"{path}: exists already; recordings are never overwritten")
     try:
-        writer = McapEpisodeWriter(path, {**episode.metadata, "specs": {**specs, "observation": kept}})
+        with appearing(path) as hidden:
+            writer = McapEpisodeWriter(hidden, {**episode.metadata, "specs": {**specs, "observation": kept}})
+            try:
+                for index, image in enumerate(images):
+                    writer.write(IMAGE_TOPIC, IMAGE_TYPE, _image(image, times[index]), times[index],
+                                 sequence=index + 1)
+                    if index:
+                        writer.write(STEP_TOPIC, "safe_policy_interfaces/msg/Step", _step(episode, index - 1, times),
+                                     times[index], sequence=index)
+                writer.close()
+            finally:
+                writer.abort()
+                writer.part.unlink(missing_ok=True)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be written ({error})") from error
-    try:
-        for index, image in enumerate(images):
-            height, width = image.shape[:2]
-            writer.write(IMAGE_TOPIC, "sensor_msgs/msg/Image", encode_message("sensor_msgs/msg/Image", {
-                "header": {"stamp": stamp(times[index])}, "height": height, "width": width, "encoding": "rgb8",
-                "step": width * 3, "data": image.tobytes()}), times[index], sequence=index + 1)
-            if index:
-                writer.write(STEP_TOPIC, "safe_policy_interfaces/msg/Step", _step(episode, index - 1, times),
-                             times[index], sequence=index)
-        return writer.close()
-    except BaseException:
-        writer.abort()
-        writer.part.unlink(missing_ok=True)
-        raise
+    return path
+
+
+def _image(image: np.ndarray, time_ns: int) -> bytes:
+    height, width = image.shape[:2]
+    return encode_message(IMAGE_TYPE, {"header": {"stamp": stamp(time_ns)}, "height": height, "width": width,
+                                       "encoding": "rgb8", "step": width * 3, "data": image.tobytes()})
 
 
 def _step(episode: Episode, index: int, times: list[int]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
 import tokenize
 import zipfile
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_collection.conversion.whole import appearing
 from safe_policy_core.data.episode_file import STEP_FIELDS, Episode, content_hash
 from safe_policy_core.data.hdf5_fields import MAX_FIELD_BYTES
 from safe_policy_core.errors import DatasetError
@@ -30,16 +30,11 @@ def write_npz(path: Path, episode: Episode) -> Path:
     arrays |= {dataset: getattr(episode, name) for name, (dataset, _) in STEP_FIELDS.items()}
     texts = {"filter_reason": np.array(episode.filter_reason, str), "metadata": np.array(json.dumps(episode.metadata)),
              "sha256": np.array(content_hash(episode))}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with open(partial, "wb") as file:
+        with appearing(path) as hidden, open(hidden, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, time_ns=episode.time_ns, **arrays, **texts)
-        os.replace(partial, path)
     except OSError as error:
         raise DatasetError(f"{path}: cannot be written ({error})") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 

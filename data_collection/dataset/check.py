@@ -1,20 +1,13 @@
 """Whether every file of a dataset is whole: checksums, order of time, duplicates, names.
 
-Files are read in worker processes with bounded memory and time, because a file made to harm may
-crash the HDF5 library itself; then that file gets its line and the others go on.
+A file made to harm may crash the HDF5 library itself; then that file gets its line and the others go on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import resource
-import signal
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,16 +15,12 @@ import numpy as np
 
 from data_collection.conversion.recording_file import RecordingFile
 from data_collection.dataset.files import refusal
+from data_collection.isolation import CRASHED, in_workers
 from data_collection.recording import unfinished
 from data_collection.recording.writer import PART_SUFFIX
 from safe_policy_core.data.dsrl import is_dsrl_file, read_dsrl
 from safe_policy_core.data.episode_file import read_verified
 from safe_policy_core.errors import DatasetError, UserError
-
-MAX_MEMORY = 8 << 30
-"""[bytes] Address space of a worker."""
-MAX_SECONDS = 60
-"""[s] Processor time for one file."""
 
 
 @dataclass(frozen=True)
@@ -64,52 +53,12 @@ def check_file(path: Path) -> Checked:
 
 
 def check_files(paths: Iterable[Path], workers: int) -> Iterator[Checked]:
-    """One result a file, in the order in which they are ready."""
-    pending = list(paths)
-    while pending:
-        left = dict.fromkeys(pending)
-        with ProcessPoolExecutor(workers, initializer=_limit) as pool:
-            futures = {pool.submit(_timed, path): path for path in pending}
-            yield from _collect(futures, left)
-        # A worker died: it held one of the first that are left. Those get a process each.
-        pending = list(left)
-        for path in pending[:4 * workers]:
-            yield _alone(path)
-        pending = pending[4 * workers:]
+    """One result a file, in their order; files that crash a reader cost only themselves."""
+    return (result or Checked(path, CRASHED) for path, result in in_workers(_checked, paths, workers))
 
 
-def _collect(futures: dict[Future[Checked], Path], left: dict[Path, None]) -> Iterator[Checked]:
-    with contextlib.suppress(BrokenProcessPool):
-        for future in as_completed(futures):
-            result = future.result()
-            del left[futures[future]]
-            yield result
-
-
-def _alone(path: Path) -> Checked:
-    with ProcessPoolExecutor(1, initializer=_limit) as pool:
-        try:
-            return pool.submit(_timed, path).result()
-        except BrokenProcessPool:
-            return Checked(path, f"crashes its reader, or takes more than {MAX_SECONDS} s: remove it")
-
-
-def _limit() -> None:
-    # What a damaged file makes the libraries say to the terminal would tear the progress bar and the list.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY if hard < 0 else min(MAX_MEMORY, hard), hard))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _timed(path: Path) -> Checked:
-    # Kills this process when it is over: a library that hangs does not return to Python for an exception.
-    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
-    signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)
-    try:
-        return check_file(path)
-    finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+def _checked(path: Path) -> Checked:
+    return check_file(path)
 
 
 def _part(path: Path) -> Checked:

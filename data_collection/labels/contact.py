@@ -50,13 +50,18 @@ def obstacle_motion(images: np.ndarray) -> np.ndarray:
     return (coloured[1:] & ~seen[:-1]).sum((1, 2)) >= NEW_PIXELS
 
 
-def wrench_contacts(recording: RecordingFile, time_ns: np.ndarray, force: float = CONTACT_FORCE) -> np.ndarray:
-    """(T,) bool, in which steps the measured external force says contact. time_ns (T + 1,) of the observations."""
+def wrench_contacts(recording: RecordingFile, time_ns: np.ndarray, force: float = CONTACT_FORCE) -> np.ndarray | None:
+    """(T,) bool, in which steps the measured external force says contact. time_ns (T + 1,) of the observations.
+
+    None for an arm that measures none: a simulated one says zero all the time.
+    """
     stamps, forces = [], []
     for message in recording.messages(WRENCH_TOPIC):
         stamps.append(message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec)
         forces.append((message.wrench.force.x, message.wrench.force.y, message.wrench.force.z))
     values = np.array(forces)
+    if (values == values[0]).all():
+        return None
     # The estimate has an offset that stays the same over an episode.
     strong = np.linalg.norm(values - np.median(values, 0), axis=1) > force
     step = np.searchsorted(time_ns, stamps, side="right") - 1
@@ -64,6 +69,30 @@ def wrench_contacts(recording: RecordingFile, time_ns: np.ndarray, force: float 
     contact = np.zeros(len(time_ns) - 1, bool)
     contact[step[inside & strong]] = True
     return contact
+
+
+class ContactWatch:
+    """Tells the person who drives that a contact probably begins, from forces as they come.
+
+    A force further than `force` [N] from the estimate's offset begins a contact, half of it ends one. The offset is
+    followed between contacts, over about `memory` readings.
+    """
+
+    def __init__(self, force: float = CONTACT_FORCE, memory: int = 100) -> None:
+        self._force, self._share = force, 1 / memory
+        self._offset: np.ndarray | None = None
+        self._touching = False
+
+    def look(self, force: np.ndarray) -> float:
+        """force (3,) [N]. Returns how strong a contact is that begins now [N], else 0."""
+        if self._offset is None:
+            self._offset = np.array(force, float)
+        strength = float(np.linalg.norm(force - self._offset))
+        begins = not self._touching and strength > self._force
+        self._touching = begins or (self._touching and strength > self._force / 2)
+        if not self._touching:
+            self._offset += self._share * (force - self._offset)
+        return strength if begins else 0.0
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

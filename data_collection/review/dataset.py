@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from data_collection.isolation import CRASHED, in_workers
 from safe_policy_core.data.episode_file import Episode, read_tracks
 from safe_policy_core.data.episodes import episode_files, read_episode
 from safe_policy_core.data.labels import LEVELS, Label, LabelLayer, recording_id
@@ -20,6 +22,38 @@ from safe_policy_core.data.scores import Score, read_scores
 from safe_policy_core.errors import DatasetError
 
 log = logging.getLogger(__name__)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the list needs to know of a file. recorded: reward and cost, (T,) each. problem: "" for an episode."""
+
+    recording: str = ""
+    recorded: dict[str, np.ndarray] = field(default_factory=dict)
+    task: str = ""
+    success: bool = False
+    problem: str = ""
+
+
+def read_facts(path: Path) -> Facts:
+    try:
+        episode = read_tracks(path)
+    except DatasetError as error:
+        return Facts(problem=str(error))
+    return Facts(recording_id(episode), {kind: getattr(episode, kind) for kind in LEVELS},
+                 str(episode.metadata.get("task", "")), episode.success)
+
+
+def damage(path: Path) -> str:
+    """Why all of a file, with its pictures, cannot be used; "" when it can."""
+    try:
+        read_episode(path)
+    except DatasetError as error:
+        return str(error)
+    return ""
 
 
 @dataclass
@@ -73,31 +107,33 @@ class ReviewDataset:
             return None
 
     def load(self, stop: threading.Event) -> None:
-        """Reads every file's tracks, so that the list is there soon; then verifies every file's checksum."""
-        known: dict[str, str] = {}
-        for entry in self._usable(stop):
-            try:
-                episode = read_tracks(entry.path)
-            except DatasetError as error:
-                self._spoil(entry, str(error))
-                continue
-            identity = recording_id(episode)
-            with self._lock:
-                entry.recorded = {kind: getattr(episode, kind) for kind in LEVELS}
-                entry.task, entry.success = str(episode.metadata.get("task", "")), episode.success
-                entry.recording = identity
-                self.version += 1
-            if (first := known.setdefault(identity, entry.name)) != entry.name:
-                self._spoil(entry, f"{entry.name}: the same recording as {first}")
-        for entry in self._usable(stop):
-            try:
-                read_episode(entry.path)
-            except DatasetError as error:
-                self._spoil(entry, str(error))
-            stop.wait(0.01)  # the person's clicks go first
+        """Reads every file's tracks, so that the list is there soon; then verifies every file's checksum.
 
-    def _usable(self, stop: threading.Event) -> Any:
-        return (entry for entry in self.entries if not entry.problem and not stop.is_set())
+        In a process beside this one: the page stays quick, and a file that crashes its reader costs only itself.
+        """
+        known: dict[str, Entry] = {}
+        for entry, found in self._each(read_facts, stop):
+            if found is None or found.problem:
+                self._spoil(entry, found.problem if found else f"{entry.name}: {CRASHED}")
+                continue
+            with self._lock:
+                entry.recorded, entry.task, entry.success = found.recorded, found.task, found.success
+                entry.recording = found.recording
+                self.version += 1
+            if (first := known.setdefault(found.recording, entry)) is not entry:
+                self._spoil(entry, f"{entry.name}: the same recording as {first.name}")
+        for entry, problem in self._each(damage, stop):
+            if problem != "":
+                self._spoil(entry, problem or f"{entry.name}: {CRASHED}")
+
+    def _each(self, work: Callable[[Path], T], stop: threading.Event) -> Iterator[tuple[Entry, T | None]]:
+        """Every usable file with what `work` says of it, None when it crashed."""
+        entries = [entry for entry in self.entries if not entry.problem]
+        with contextlib.closing(in_workers(work, [entry.path for entry in entries], 1)) as results:
+            for entry, (_, result) in zip(entries, results, strict=False):
+                if stop.is_set():
+                    return
+                yield entry, result
 
     def _spoil(self, entry: Entry, problem: str) -> None:
         log.warning("%s", problem)
@@ -144,6 +180,11 @@ class ReviewDataset:
             entry = self.entries[index]
             layer = self._layers[entry.path.parent]
             return self._levels(entry), layer.history(entry.recording) if layer else []
+
+    @property
+    def scored(self) -> bool:
+        """Whether a discriminator has scored any episode."""
+        return any(self._scores.values())
 
     def score(self, index: int) -> Score | None:
         entry = self.entries[index]

@@ -41,3 +41,9 @@ KEYS = (
     Key("Escape", "deselect", "forget the selection"),
     Key("?", "help", "this help"),
 )
+
+
+def shown(key: str) -> str:
+    """A key for people, with the others that do the same."""
+    return {" ": "Space", "ArrowRight": "→", "ArrowLeft": "←", "ArrowDown": "↓ j", "ArrowUp": "↑ k", "u": "u, Ctrl+z",
+            "Escape": "Esc"}.get(key, key)

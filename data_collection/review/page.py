@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import html
 import json
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-from nicegui import ui
-from nicegui.element import Element
-from nicegui.events import GenericEventArguments
-
 from data_collection.review.dataset import ReviewDataset
-from data_collection.review.keys import KEYS
+from data_collection.review.keys import KEYS, shown
 from data_collection.review.player import Player, rounded
 from data_collection.review.selection import FILTERS, ORDERS, chosen, verdict_counts
 from safe_policy_core.data.labels import Label
@@ -21,24 +15,13 @@ from safe_policy_core.errors import DatasetError
 
 CHANGES = ("accept", "reject", "reopen", "take_suggestion", "first_contact")
 """Commands that change the labels of the chosen episode."""
-POLL_PERIOD = 0.25
-"""[s] Between two looks for what the reader, another window or another process changed."""
-
-
-class EpisodeList(Element, component="episode_list.js", default_props="rows=[]"):
-    """Props rows (JSON) and selected; emits `choose` with an index."""
-
-
-class Scatter(Element, component="scatter.js", default_props="rows=[]"):
-    """Props rows (JSON) and selected; emits `choose` with an index."""
-
-
-class Timeline(Element, component="timeline.js"):
-    """Props tracks (JSON) and keys; emits `mark` and `command`."""
 
 
 class ReviewPage:
-    """One window. It changes labels through `dataset` only, which other windows share."""
+    """One window. It changes labels through `dataset` only, which other windows share.
+
+    The window shows `changes()` and tells `take` what a person does. Used by one thread at a time.
+    """
 
     def __init__(self, dataset: ReviewDataset) -> None:
         self._dataset = dataset
@@ -46,91 +29,71 @@ class ReviewPage:
         self._selected: int | None = None
         self._rows: list[dict[str, Any]] = []
         self._tracks: dict[str, Any] | None = None
-        self._kept_note = ""
         self._player = Player(dataset)
-        ui.add_css(Path(__file__).with_name("style.css"))
-        ui.query("body").classes("review")
-        self._build()
-        self._refresh()
-        ui.timer(POLL_PERIOD, self._look)
+        self._view = {"filter": next(iter(FILTERS)), "order": next(iter(ORDERS)), "search": ""}
+        self._sent: dict[str, Any] = {}
+        self._state: dict[str, Any] = {
+            "folder": str(dataset.folder), "who": dataset.who, "keys": {key.key: key.command for key in KEYS},
+            "help": [(shown(key.key), key.help) for key in KEYS if key.help],
+            "choices": {"filter": list(FILTERS), "order": list(ORDERS)}}
 
-    def _build(self) -> None:
-        with ui.element("div").classes("top"):
-            ui.label("Review").classes("title")
-            ui.label(str(self._dataset.folder)).classes("folder")
-            self._progress = ui.linear_progress(0.0, show_value=False).classes("progress")
-            self._counts = ui.label().classes("counts")
-            ui.label(f"signed {self._dataset.who}").classes("who")
-            ui.button("?", on_click=lambda: self._help.open()).props("flat dense round").classes("helper")
-        with ui.element("div").classes("board"):
-            with ui.element("section").classes("left"):
-                self._search = ui.input(placeholder="search name or task   /", on_change=self._refresh) \
-                    .props("dense outlined clearable").classes("search")
-                with ui.element("div").classes("choices"):
-                    self._filter, self._order = (
-                        ui.select(list(options), value=next(iter(options)), on_change=self._refresh)
-                        .props("dense outlined") for options in (FILTERS, ORDERS))
-                self._list = EpisodeList().on("choose", lambda event: self._choose(event.args))
-            with ui.element("section").classes("middle"):
-                self._name = ui.label().classes("episode")
-                self._timeline = Timeline().on("mark", self._mark).on("command", self._command)
-                self._timeline.props["keys"] = {key.key: key.command for key in KEYS}
-            with ui.element("section").classes("right"):
-                ui.label("reward and cost of every episode").classes("caption")
-                self._scatter = Scatter().on("choose", lambda event: self._choose(event.args))
-                with ui.element("div").classes("verdicts"):
-                    for command in ("accept", "reject", "undo"):
-                        ui.button(command.capitalize(), color=None, on_click=partial(self._run, command)) \
-                            .props("unelevated no-caps").classes(command).tooltip(f"key {command[0]}")
-                self._note = ui.textarea(placeholder="note   n").props("outlined dense autogrow").classes("note")
-                self._note.on("blur", self._save_note)
-                ui.label("history").classes("caption")
-                self._history = ui.html(sanitize=False).classes("history")
-        with ui.dialog() as self._help, ui.card().classes("help"):
-            rows = (f"<tr><th>{html.escape(_shown(key.key))}</th><td>{html.escape(key.help)}</td></tr>"
-                    for key in KEYS if key.help)
-            ui.html(f"<table>{''.join(rows)}</table>", sanitize=False)
-            ui.label("Drag in the lanes of reward and cost to mark; a drag that begins on a mark erases. Labels are "
-                     "kept in labels.jsonl beside the episodes, which stay as they were recorded.")
-
-    def _look(self) -> None:
+    def changes(self) -> dict[str, Any]:
+        """What the window does not show yet, JSON-ready. Looks for what others changed."""
         if self._dataset.poll() != self._version:
             self._refresh()
+        found = {name: value for name, value in self._state.items() if self._sent.get(name, self) != value}
+        self._sent.update(found)
+        self._state.pop("notice", None)
+        self._sent.pop("notice", None)
+        return found
+
+    def take(self, text: str) -> None:
+        """What a person did, as JSON: `do` names it. What no page of ours sends is answered with a notice."""
+        try:
+            message = json.loads(text)
+            {"choose": lambda: self._choose(int(message["index"])),
+             "view": lambda: self._look(message),
+             "mark": lambda: self._mark(message),
+             "note": lambda: self._note(int(message["index"]), str(message["text"])),
+             "command": lambda: self._command(message)}[message["do"]]()
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            self._state["notice"] = f"not understood: {error!r}"
+
+    def _look(self, message: dict[str, Any]) -> None:
+        """Another filter, order or text to search for."""
+        view = {**self._view, **{name: str(message[name]) for name in self._view if name in message}}
+        FILTERS[view["filter"]], ORDERS[view["order"]]  # a KeyError for what there is not
+        self._view = view
+        self._refresh()
 
     def _refresh(self) -> None:
         """Shows what has changed: the list, the points, the counts, and the labels of the chosen episode."""
         self._version = self._dataset.poll()
         every = self._dataset.rows()
-        self._rows = chosen(every, self._filter.value, self._order.value, self._search.value or "")
-        for element, rows in ((self._list, self._rows), (self._scatter, every)):
-            element.props["rows"] = json.dumps(rows)
+        self._rows = chosen(every, self._view["filter"], self._view["order"], self._view["search"])
         counts = verdict_counts(every)
-        done = counts["accept"] + counts["reject"]
-        self._progress.value = done / max(1, len(every) - counts["problem"])
-        self._counts.text = f"{done} of {len(every) - counts['problem']} reviewed · {counts['accept']} accepted · " \
-            f"{counts['reject']} rejected" + (f" · {counts['problem']} damaged" if counts["problem"] else "")
-        for problem in self._dataset.problems:
-            self._counts.text += f" · {problem}"
-        if self._selected is None and self._rows and all(row["recording"] or row["problem"] for row in every):
+        done, usable = counts["accept"] + counts["reject"], len(every) - counts["problem"]
+        told = [f"{done} of {usable} reviewed", f"{counts['accept']} accepted", f"{counts['reject']} rejected",
+                *([f"{counts['problem']} damaged"] if counts["problem"] else []), *self._dataset.problems]
+        self._state |= {**self._view, "rows": json.dumps(self._rows), "every": json.dumps(every),
+                        "counts": " · ".join(told), "progress": done / max(1, usable)}
+        # Before every file is read nobody knows which one has the worst score.
+        read = every if self._dataset.scored else self._rows[:1]
+        if self._selected is None and self._rows and all(row["recording"] or row["problem"] for row in read):
             self._choose(self._rows[0]["index"])
         elif self._selected is not None:
             self._show_labels()
 
     def _choose(self, index: int) -> None:
         """Shows another episode."""
-        self._save_note()
-        self._selected = index
-        self._note.value = self._kept_note = self._dataset.row(index).get("note", "")
         entry = self._dataset.entries[index]
-        for element in (self._list, self._scatter):
-            element.props["selected"] = index
-        self._name.text = entry.problem or entry.name
-        self._tracks = None
+        self._selected, self._tracks = index, None
+        self._state |= {"selected": index, "name": entry.problem or entry.name}
         if entry.recording and not entry.problem:
             try:
                 self._tracks = self._player.tracks(index, self._near(index))
             except DatasetError as error:
-                self._name.text = str(error)
+                self._state["name"] = str(error)
         self._show_labels()
 
     def _near(self, index: int) -> list[int]:
@@ -144,42 +107,36 @@ class ReviewPage:
     def _show_labels(self) -> None:
         assert self._selected is not None
         levels, history = self._dataset.labels(self._selected)
-        shown = self._tracks and self._tracks | {kind: rounded(values) for kind, values in levels.items()}
-        self._timeline.props["tracks"] = json.dumps(shown) if shown else ""
+        tracks = self._tracks and self._tracks | {kind: rounded(values) for kind, values in levels.items()}
         row = self._dataset.row(self._selected)
-        self._name.classes(replace="episode " + row.get("verdict", ""))
-        if row.get("note", "") != self._kept_note:  # else a person may be writing it
-            self._note.value = self._kept_note = row.get("note", "")
         undone = {label.text for label in history if label.kind == "undo"}
-        self._history.content = "".join(_line(label, label.id in undone) for label in reversed(history)
-                                        if label.kind != "undo")
+        self._state |= {"tracks": json.dumps(tracks) if tracks else "", "verdict": row.get("verdict", ""),
+                        "note": row.get("note", ""),
+                        "history": [_line(label, label.id in undone) for label in reversed(history)
+                                    if label.kind != "undo"]}
 
-    def _mark(self, event: GenericEventArguments) -> None:
+    def _mark(self, what: dict[str, Any]) -> None:
         """A mark that the player made, and already shows."""
-        what = event.args
-        self._try(lambda: self._dataset.mark(what["key"], what["kind"], [(what["first"], what["end"])], what["value"]))
+        self._try(lambda: self._dataset.mark(int(what["key"]), str(what["kind"]),
+                                             [(int(what["first"]), int(what["end"]))], float(what["value"])))
 
-    def _command(self, event: GenericEventArguments) -> None:
-        # A key pressed before the next episode was on the screen is not meant for it.
-        if event.args["key"] == (self._tracks and self._tracks["key"]) or event.args["command"] not in CHANGES:
-            self._run(event.args["command"], event.args["step"])
+    def _note(self, index: int, text: str) -> None:
+        self._try(lambda: self._dataset.write_note(index, text))
 
-    def _run(self, command: str, step: int = 0) -> None:
+    def _command(self, message: dict[str, Any]) -> None:
         """One command of `KEYS` that the player does not do by itself."""
-        moves = {"next": 1, "previous": -1}
-        cycles = {"filter": (self._filter, FILTERS), "sort": (self._order, ORDERS)}
+        command, moves = str(message["command"]), {"next": 1, "previous": -1}
+        cycles = {"filter": ("filter", list(FILTERS)), "sort": ("order", list(ORDERS))}
         if command in moves:
             self._go(moves[command])
         elif command in cycles:
-            select, options = cycles[command]
-            names = list(options)
-            select.value = names[(names.index(select.value) + 1) % len(names)]
-        elif command == "help":
-            self._help.open()
+            kind, names = cycles[command]
+            self._look({kind: names[(names.index(self._view[kind]) + 1) % len(names)]})
         elif command == "undo":
             self._undo()
-        elif self._selected is not None:
-            self._change(command, step, self._selected)
+        # A key pressed before the next episode was on the screen is not meant for it.
+        elif command in CHANGES and self._selected is not None and message["key"] == self._selected:
+            self._change(command, int(message["step"]), self._selected)
 
     def _change(self, command: str, step: int, index: int) -> None:
         """What is done to the chosen episode."""
@@ -209,35 +166,23 @@ class ReviewPage:
         if self._try(lambda: undone.append(self._dataset.undo())) and undone[0] is not None:
             self._choose(undone[0])
         elif undone:
-            ui.notify("nothing of yours to undo")
+            self._state["notice"] = "nothing of yours to undo"
 
-    def _save_note(self) -> None:
-        text, index = self._note.value or "", self._selected
-        if index is not None and text != self._kept_note:
-            self._kept_note = text
-            self._try(lambda: self._dataset.write_note(index, text))
-
-    def _try(self, change: Any) -> bool:
+    def _try(self, change: Callable[[], object]) -> bool:
         """Makes a change and shows it, or says why not."""
         try:
             change()
         except DatasetError as error:
-            ui.notify(str(error), type="negative")
+            self._state["notice"] = str(error)
             return False
         finally:
             self._refresh()
         return True
 
 
-def _shown(key: str) -> str:
-    return {" ": "Space", "ArrowRight": "→", "ArrowLeft": "←", "ArrowDown": "↓ j", "ArrowUp": "↑ k", "u": "u, Ctrl+z",
-            "Escape": "Esc"}.get(key, key)
-
-
-def _line(label: Label, undone: bool) -> str:
-    """One line of the history, as HTML."""
+def _line(label: Label, undone: bool) -> dict[str, Any]:
+    """One line of the history."""
     steps = f" {label.steps[0]}–{label.steps[1] - 1}" if label.steps else ""
     what = {"verdict": {"accept": "accepted", "reject": "rejected", "open": "reopened"}.get(label.text, ""),
             "note": f"note “{label.text}”"}.get(label.kind, f"{label.kind} {label.value:g}{steps}")
-    who, when = html.escape(label.who or label.source), html.escape(label.when[:16].replace("T", " "))
-    return f"<div class={'undone' if undone else 'holds'}><b>{html.escape(what)}</b> {who} · {when}</div>"
+    return {"what": what, "by": f"{label.who or label.source} · {label.when[:16].replace('T', ' ')}", "undone": undone}

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from data_collection.labels import suggested_cost
 from data_collection.review.dataset import ReviewDataset
 from data_collection.review.pictures import COLUMNS, ROWS
 
@@ -40,6 +39,8 @@ class Player:
 
     def suggestion(self, index: int, first_contact: int | None = None) -> list[tuple[int, int]]:
         """Intervals of cost by the paper's rule, see `suggested_cost`. Raises `DatasetError` for an unreadable file."""
+        from data_collection.labels import suggested_cost  # reads recordings, whose libraries take their time to load
+
         entry = self._dataset.entries[index]
         if first_contact is not None:
             return suggested_cost(entry.path, self._dataset.tracks(index), first_contact)

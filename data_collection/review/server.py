@@ -1,19 +1,26 @@
-"""The review page's server: pictures and the page itself, on 127.0.0.1 only."""
+"""The review page's server: the page, its pictures and its web sockets, on 127.0.0.1 only."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import json
 import logging
 import socket
 import threading
-from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 
+import anyio.to_thread
 import uvicorn
-from fastapi import FastAPI, HTTPException, Response
-from nicegui import ui
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from data_collection.review import pictures
 from data_collection.review.dataset import ReviewDataset
 from data_collection.review.guard import HOST, LocalOnly
 from data_collection.review.page import ReviewPage
@@ -21,12 +28,16 @@ from safe_policy_core.errors import DatasetError, UserError
 
 log = logging.getLogger(__name__)
 
+POLL_PERIOD = 0.25
+"""[s] Between two looks for what the reader, another window or another process changed."""
 _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 """Addresses of pictures hold the recording's hash."""
+_WEB = {path.name: path for path in (Path(__file__).parent / "web").iterdir()}
+"""The page's own files by name: no request ever becomes a path."""
 
 
 def serve(dataset: ReviewDataset, port: int, seconds: float = 0.0) -> str:
-    """Serves the page until Ctrl-C, or for some seconds. Returns its address. Once a process.
+    """Serves the page until Ctrl-C, or for some seconds. Returns its address.
 
     Raises `UserError` when the port is taken.
     """
@@ -34,12 +45,14 @@ def serve(dataset: ReviewDataset, port: int, seconds: float = 0.0) -> str:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen()  # before the address is told: a browser that comes at once waits
     except OSError as error:
         raise UserError(f"port {port}: {error.strerror}; choose another with --port") from error
     port = listener.getsockname()[1]
     url = f"http://{HOST}:{port}/"
+    # wsproto loads in a third of the time of the default.
     server = uvicorn.Server(uvicorn.Config(_app(dataset, port), log_level="warning", timeout_graceful_shutdown=1,
-                                           server_header=False))
+                                           server_header=False, ws="wsproto"))
     timer = threading.Timer(seconds, lambda: setattr(server, "should_exit", True))
     timer.daemon = True
     if seconds:
@@ -51,31 +64,57 @@ def serve(dataset: ReviewDataset, port: int, seconds: float = 0.0) -> str:
     return url
 
 
-def _app(dataset: ReviewDataset, port: int) -> FastAPI:
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_middleware(LocalOnly, port=port)
+def _app(dataset: ReviewDataset, port: int) -> Starlette:
+    def page(_: Request) -> Response:
+        return FileResponse(_WEB["index.html"])
 
-    def picture(index: int, recording: str, make: Callable[[], bytes]) -> Response:
+    def web(request: Request) -> Response:
+        if (path := _WEB.get(request.path_params["name"])) is None:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        return FileResponse(path)
+
+    def picture(request: Request) -> Response:
         # Files are named by their place in the list, never by a path.
-        if not 0 <= index < len(dataset.entries) or dataset.entries[index].recording != recording:
+        index, recording = request.path_params["index"], request.path_params["recording"]
+        if index >= len(dataset.entries) or dataset.entries[index].recording != recording or not recording:
             raise HTTPException(HTTPStatus.NOT_FOUND)
         try:
-            return Response(make(), media_type="image/jpeg", headers=_KEEP)
+            return Response(_draw(dataset, index, request.path_params.get("number")), headers=_KEEP,
+                            media_type="image/jpeg")
         except DatasetError as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from error
 
-    @app.get("/thumbnail/{index}/{recording}")
-    def thumbnail(index: int, recording: str) -> Response:
-        entry = dataset.entries[index] if 0 <= index < len(dataset.entries) else None
-        return picture(index, recording, lambda: pictures.thumbnail(entry.path, entry.steps + 1))  # type: ignore[union-attr]
+    async def live(socket: WebSocket) -> None:
+        await socket.accept()
+        with contextlib.suppress(WebSocketDisconnect, KeyError):  # the second for what is no text
+            await _converse(socket, ReviewPage(dataset))
 
-    @app.get("/sheet/{index}/{recording}/{number}")
-    def sheet(index: int, recording: str, number: int) -> Response:
-        return picture(index, recording, lambda: pictures.sheet(dataset.entries[index].path, max(0, number)))
+    routes = [Route("/", page), Route("/web/{name}", web), WebSocketRoute("/live", live),
+              Route("/thumbnail/{index:int}/{recording}", picture),
+              Route("/sheet/{index:int}/{recording}/{number:int}", picture)]
+    return Starlette(routes=routes, middleware=[Middleware(LocalOnly, port=port)])
 
-    @ui.page("/", title=f"Review · {dataset.folder.name}", dark=True)
-    def page() -> None:
-        ReviewPage(dataset)
 
-    ui.run_with(app, tailwind=False, show_welcome_message=False)
-    return app
+async def _converse(socket: WebSocket, page: ReviewPage) -> None:
+    """Hears what a person does and tells what it changed, until the window is closed."""
+    heard = asyncio.ensure_future(socket.receive_text())
+    try:
+        while True:
+            # In a thread, as it reads files.
+            if changes := await anyio.to_thread.run_sync(page.changes):
+                await socket.send_text(json.dumps(changes))
+            await asyncio.wait({heard}, timeout=POLL_PERIOD)
+            if heard.done():
+                message = heard.result()
+                heard = asyncio.ensure_future(socket.receive_text())
+                await anyio.to_thread.run_sync(page.take, message)
+    finally:
+        heard.cancel()
+
+
+def _draw(dataset: ReviewDataset, index: int, number: int | None) -> bytes:
+    """A sheet of frames, or without a number the thumbnail, as JPEG."""
+    from data_collection.review import pictures  # OpenCV is not needed for the page to come
+
+    entry = dataset.entries[index]
+    return pictures.thumbnail(entry.path, entry.steps + 1) if number is None else pictures.sheet(entry.path, number)

@@ -1,7 +1,11 @@
 """Episodes through other programs' formats and back: what the format can hold comes back, damage is named."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import h5py
@@ -11,13 +15,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_collection.commands import Convert
-from data_collection.conversion import lerobot_layout, mcap_to_episode
+from data_collection.commands import ONE_FILE_EACH, Convert
+from data_collection.conversion import lerobot_layout, mcap_export, mcap_to_episode
 from data_collection.conversion.dsrl_episodes import dsrl_episodes, write_dsrl_file
 from data_collection.conversion.lerobot_export import write_lerobot
 from data_collection.conversion.lerobot_import import lerobot_episodes
 from data_collection.conversion.mcap_export import write_mcap
 from data_collection.conversion.npz import read_npz, write_npz
+from data_collection.conversion.whole import remove_left_behind
 from safe_policy_core.benchmark import example_episode
 from safe_policy_core.data.dsrl import KEYS
 from safe_policy_core.data.episode_file import content_hash, read_episode, write_episode
@@ -241,3 +246,39 @@ def test_a_name_from_a_dataset_cannot_lead_out_of_the_folder(tmp_path):
     with pytest.raises(DatasetError, match=r"1 of .*episode name '\.\./\.\./escaped'"):
         Convert((root,), out=tmp_path / "deep" / "out").run()
     assert [path.name for path in tmp_path.rglob("*.h5")] == ["second.h5"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from data_collection.commands import Convert
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+Convert((Path(sys.argv[1]),), to=sys.argv[2], out=Path(sys.argv[3])).run()
+"""
+
+
+@pytest.mark.parametrize("target", ["mcap", "lerobot", "dsrl", "npz", "hdf5"])
+def test_a_killed_conversion_leaves_nothing_that_looks_like_a_result(tmp_path, target):
+    """Killed when all is written but the last name; what it left goes when it is an hour old."""
+    write_episode(tmp_path / "in" / "a.h5", EPISODES[0][1])
+    folder = tmp_path / "out"
+    out = folder / "set" if target in ("dsrl", "lerobot") else folder
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "in"), target, str(out)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    (left,) = folder.iterdir()
+    assert left.name.startswith(".")
+    os.utime(left, (0, 0))
+    assert Convert((tmp_path / "in",), to=target, out=out).run()["count"] == 1
+    remove_left_behind(folder)
+    assert [path.name for path in folder.iterdir()] == ["set" if out != folder else f"a{ONE_FILE_EACH[target]}"]
+
+
+def test_a_conversion_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    other = example_episode(5, 6)
+    other.metadata["specs"]["scales"]["max_translation_step"] = 0.5
+    with pytest.raises(DatasetError, match=r"set: other: specs differ"):
+        write_lerobot(tmp_path / "set", [EPISODES[0], ("other", other)])
+    monkeypatch.setattr(mcap_export, "_step", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_mcap(tmp_path / "a.mcap", EPISODES[0][1])
+    assert not list(tmp_path.iterdir())

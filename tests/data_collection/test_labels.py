@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_collection.conversion.recording_file import RecordingFile
-from data_collection.labels import obstacle_motion, paper_cost, suggested_cost, wrench_contacts
+from data_collection.labels import ContactWatch, obstacle_motion, paper_cost, suggested_cost, wrench_contacts
 from data_collection.labels.contact import OBSTACLE_CHANNEL, OBSTACLE_EXCESS, WRENCH_TOPIC
 from data_collection.recording import McapEpisodeWriter
 from data_collection.recording.encoding import encode_message, stamp
-from safe_policy_core.data.episodes import write_episode
+from safe_policy_core.data.episodes import Episode, write_episode
 from safe_policy_core.data.virtual_obstacles import VirtualObstacles
 from tests.data_collection.review_rig import pushed
 
@@ -61,22 +62,44 @@ def test_suggestions_come_from_pictures_and_from_a_persons_first_contact(tmp_pat
     assert suggested_cost(path, still) == []
 
 
-def test_the_wrench_tells_contacts(tmp_path: Path) -> None:
-    """A force of 5 N over an offset of 2 N, in the third step of five."""
-    path, episode = tmp_path / "0.h5", pushed(5, 5, 5)
-    write_episode(path, episode)
-    writer = McapEpisodeWriter(tmp_path / "0.mcap", {"episode_id": "0"})
-    times = np.arange(episode.time_ns[0], episode.time_ns[-1], 10_000_000)
+def record_forces(path: Path, episode: Episode, force: Callable[[float], float]) -> None:
+    """A recording of 100 Hz with `force` [N] of the time in steps along y, over an offset along x."""
+    writer = McapEpisodeWriter(path, {"episode_id": path.stem})
     period = episode.time_ns[1] - episode.time_ns[0]
-    for number, time_ns in enumerate(times.tolist()):
-        touching = 2 * period <= time_ns - episode.time_ns[0] < 3 * period
-        force = {"x": 2.0, "y": 5.0 * touching, "z": 0.0}
+    for number, time_ns in enumerate(np.arange(episode.time_ns[0], episode.time_ns[-1], 10_000_000).tolist()):
+        along = {"x": 2.0, "y": force((time_ns - episode.time_ns[0]) / period), "z": 0.0}
         kind = "geometry_msgs/msg/WrenchStamped"
         writer.write(WRENCH_TOPIC, kind, encode_message(
-            kind, {"header": {"stamp": stamp(time_ns)}, "wrench": {"force": force}}), time_ns, sequence=number + 1)
+            kind, {"header": {"stamp": stamp(time_ns)}, "wrench": {"force": along}}), time_ns, sequence=number + 1)
     writer.close()
+
+
+def test_the_wrench_tells_contacts(tmp_path: Path) -> None:
+    path, episode = tmp_path / "0.h5", pushed(5, 5, 5)
+    write_episode(path, episode)
+    record_forces(tmp_path / "0.mcap", episode, lambda step: 5.0 * (2 <= step < 3))
     contact = wrench_contacts(RecordingFile(tmp_path / "0.mcap"), episode.time_ns)
-    assert contact.tolist() == [False, False, True, False, False]
+    assert contact is not None and contact.tolist() == [False, False, True, False, False]
     assert suggested_cost(path, episode) == [(2, 3)]
     (tmp_path / "0.mcap").write_bytes(b"not a recording")
     assert suggested_cost(path, episode) == [], "a damaged recording suggests nothing"
+
+
+def test_an_arm_that_measures_no_wrench_leaves_contacts_to_the_pictures(tmp_path: Path) -> None:
+    path, episode = tmp_path / "0.h5", pushed()
+    write_episode(path, episode)
+    record_forces(tmp_path / "0.mcap", episode, lambda _: 0.0)
+    assert suggested_cost(path, episode) == [(2, 10)]
+
+
+def test_a_contact_is_told_once_while_it_is_there_and_whatever_the_offset(tmp_path: Path) -> None:
+    watch = ContactWatch(force=3.0, memory=50)
+    rng = np.random.default_rng(0)
+    told = []
+    for reading in range(1000):
+        drift = np.array([1.0 + reading / 200, -2.0, 0.5]) + rng.normal(0, 0.3, 3)
+        touch = 6.0 if 300 <= reading < 400 or 700 <= reading < 720 else 0.0
+        if (strength := watch.look(drift + np.array([0, touch, 0]))) > 0:
+            told.append(reading)
+            assert 3.0 < strength < 8.0
+    assert told == [300, 700]

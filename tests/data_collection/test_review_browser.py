@@ -1,6 +1,5 @@
 """Every action of the review page in headless Chromium, against the server as a person starts it."""
 
-import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -14,12 +13,13 @@ from playwright.sync_api import Error, Page, sync_playwright
 from safe_policy_core.data.episodes import read_episode, write_episode
 from safe_policy_core.data.labels import LabelLayer, recording_id
 from safe_policy_core.data.scores import Score, write_scores
+from tests.browser import chromium
 from tests.data_collection.review_rig import pushed, serving
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+CHROMIUM = chromium()
 EPISODES, STEPS = 6, 12
 
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (requirements/browser.sh)")
 
 
 class Review:
@@ -246,7 +246,7 @@ def test_other_hosts_and_origins_are_refused(review: Review) -> None:
     assert answer(review.url, Host="evil.example") == 403
     assert answer(review.url, Origin="http://evil.example") == 403
     assert answer(review.url, Sec_Fetch_Site="cross-site") == 403
-    assert answer(f"{review.url}_nicegui_ws/socket.io/?EIO=4&transport=polling", Origin="http://evil.example") == 403
+    assert answer(f"{review.url}live", Origin="http://evil.example") == 403
     with socket.socket() as probe:
         probe.settimeout(0.5)
         with pytest.raises(OSError):  # only the loopback address listens
@@ -259,7 +259,7 @@ def test_a_page_of_another_origin_reaches_no_socket(review: Review) -> None:
     other.goto("about:blank")
     script = """(url) => new Promise((done) => { const s = new WebSocket(url);
         s.onopen = () => done("open"); s.onerror = () => done("refused"); })"""
-    address = review.url.replace("http", "ws") + "_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    address = review.url.replace("http", "ws") + "live"
     assert other.evaluate(script, address) == "refused"
     assert review.page.evaluate(script, address) == "open"
     with pytest.raises(Error):

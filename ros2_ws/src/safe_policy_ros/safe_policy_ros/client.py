@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
+from geometry_msgs.msg import WrenchStamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
 from rclpy.context import Context
@@ -25,6 +27,7 @@ from std_srvs.srv import Trigger
 from safe_policy_core.errors import RobotUnavailableError, UserError
 from safe_policy_ros import qos
 from safe_policy_ros.graph_link import IMAGE_TOPIC, POSE_TOPIC, STATUS_TOPIC
+from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.heartbeat import heartbeat_topic
 from safe_policy_ros.messages import ns_to_stamp
 from safe_policy_ros.spinner import Spinner
@@ -80,6 +83,7 @@ class GraphClient:
             self._node.create_subscription(Header, heartbeat_topic(name),
                                            lambda _, name=name: self._hear(name), qos.COMMAND)
         self._labels = self._node.create_publisher(LabelEvent, "/labels", qos.LABELS)
+        self._wrenches = subscribe(self._node, WrenchStamped, "/franka/external_wrench", qos.SENSOR, TakenByHand())
         self._spinner = Spinner(self._node)
 
     def __enter__(self) -> GraphClient:
@@ -175,6 +179,13 @@ class GraphClient:
         """Sets a label ("reward", "cost" or "abort") from a key of the console."""
         self._labels.publish(LabelEvent(stamp=ns_to_stamp(self._node.get_clock().now().nanoseconds), kind=kind,
                                         value=value, source="key", who=who))
+
+    def force(self) -> np.ndarray | None:
+        """The newest external force at the tool (3,) [N]; None when none came since the last call."""
+        newest = None
+        for message, _ in take(self._wrenches):
+            newest = message.wrench.force
+        return None if newest is None else np.array([newest.x, newest.y, newest.z])
 
     def load(self, directory: Path | str, timeout: float = 60.0) -> str:
         """The policy in `directory` acts from now on; returns the SHA-256 of its weights."""

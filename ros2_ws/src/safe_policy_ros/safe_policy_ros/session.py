@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from data_collection.labels import ContactWatch
 from safe_policy_core.errors import RobotUnavailableError
 from safe_policy_ros.client import GraphClient, GraphError
 from safe_policy_ros.console import OperatorConsole
@@ -28,7 +30,8 @@ class Session:
     On a simulated arm that word holds for the whole session: after a fault the gate is armed again
     between episodes, and an episode that could not run or left no recording is tried again. On a real arm
     a fault ends the session, because a person has to look at the arm first. An episode that did run is
-    never repeated, whatever became of it: its steps and costs count.
+    never repeated, whatever became of it: its steps and costs count. The arm's external force says when
+    there may be a contact: a word to the person, who labels it or does not.
     """
 
     def __init__(self, client: GraphClient, arm: bool) -> None:
@@ -81,8 +84,12 @@ class Session:
                 steps.append(step)
                 bar.update()
 
+            contacts = ContactWatch()
+
             def over() -> bool:
                 self.console.poll(time.monotonic())
+                if (force := self._client.force()) is not None and (strength := contacts.look(force)) > 0:
+                    tqdm.write(f"\acontact? {strength:.1f} N at the tool; 2 labels cost", file=sys.stderr)
                 spent = source == "policy" and self._client.cost_budget_spent()
                 return bool(spent) or sum(step["cost"] for step in steps) > budget
 

@@ -318,7 +318,7 @@ export default {
         if (event.key === "Escape") document.activeElement.blur();
         return;
       }
-      if (event.altKey || event.metaKey) return;
+      if (event.altKey || event.metaKey || document.querySelector("dialog[open]")) return;
       const prefix = event.ctrlKey ? "Ctrl+" : event.shiftKey && event.key !== "?" ? "Shift+" : "";
       const command = this.keys[prefix + event.key];
       if (!command) return;

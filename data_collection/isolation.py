@@ -1,0 +1,80 @@
+"""Work on files that may crash the libraries which read them: in processes with bounded memory and time."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+MAX_MEMORY = 8 << 30
+"""[bytes] Address space of a worker."""
+MAX_SECONDS = 60
+"""[s] Processor time for one file."""
+CRASHED = f"crashes its reader, or takes more than {MAX_SECONDS} s: remove it"
+
+
+def in_workers(work: Callable[[Path], T], paths: Iterable[Path], workers: int) -> Iterator[tuple[Path, T | None]]:
+    """(path, what `work` gives for it) in the order of `paths`; None for a file that ends its process.
+
+    work: a function of a module, because its name goes to other processes. Workers are forked at the first step.
+    """
+    pending = list(paths)
+    while pending:
+        done = 0
+        with _Pool(workers) as pool:
+            futures = [pool.submit(_timed, work, path) for path in pending]
+            try:
+                for path, future in zip(pending, futures, strict=True):
+                    result = future.result()
+                    done += 1
+                    yield path, result
+            except BrokenProcessPool:
+                pass
+        # A worker died over one of the first that are left. Those get a process each.
+        alone, pending = pending[done:][:4 * workers], pending[done:][4 * workers:]
+        for path in alone:
+            yield path, _alone(work, path)
+
+
+class _Pool(ProcessPoolExecutor):
+    """Does not wait, at its end, for what nobody asks for any more."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, initializer=_limit)
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+def _alone(work: Callable[[Path], T], path: Path) -> T | None:
+    with _Pool(1) as pool:
+        try:
+            return pool.submit(_timed, work, path).result()
+        except BrokenProcessPool:
+            return None
+
+
+def _limit() -> None:
+    # What a damaged file makes the libraries say to the terminal would tear the progress bar and the list.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY if hard < 0 else min(MAX_MEMORY, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _timed(work: Callable[[Path], T], path: Path) -> T:
+    # Kills this process when it is over: a library that hangs does not return to Python for an exception.
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)
+    try:
+        return work(path)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
