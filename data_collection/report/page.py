@@ -8,6 +8,7 @@ stage that did not run is left out of the page, never invented.
 from __future__ import annotations
 
 import datetime
+import importlib
 import json
 import platform
 from dataclasses import dataclass
@@ -35,8 +36,19 @@ class Report:
     """Folder of a run (one JSON file a stage, as `make demo` leaves it)."""
     out: Path | None = None
     """The page to write; DIR/report.html when not given."""
+    landscape: Path | None = None
+    """Instead of the page: how a SAS checkpoint sees its task from above, as the picture DIR/landscape-TASK.png."""
+    landscape_task: str = "SafeReach"
+    """SafeReach, or PointGoal1."""
+    seed: int = 0
+    """Of the landscape's episode."""
 
     def run(self) -> dict[str, Any]:
+        if self.landscape is not None:
+            # By name, as this folder does not depend on the simulators.
+            picture = importlib.import_module("sim.landscape")
+            target = self.out or self.directory / f"landscape-{self.landscape_task}.png"
+            return picture.draw(self.landscape, self.landscape_task, self.seed, target)
         stages = load_stages(self.directory)
         target = self.out or self.directory / "report.html"
         target.write_text(render(self.directory, stages))

@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "cdt": "safe_policy_core.methods.sequence.cdt:CdtLearner",
     "cdt_v": "safe_policy_core.methods.sequence.cdt_v:CdtVLearner",
     "qpt": "safe_policy_core.methods.qpt.learner:QptLearner",
+    "sas": "safe_policy_core.methods.sas.learner:SasLearner",
     "dspo": "safe_policy_core.methods.dspo.learner:DspoLearner",
     "dreamer": "safe_policy_core.methods.dreamer.learner:DreamerLearner",
     "safe_dreamer": "safe_policy_core.methods.safe_dreamer.learner:SafeDreamerLearner",

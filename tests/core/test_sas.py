@@ -65,11 +65,12 @@ def test_energy_of_a_known_gaussian(bases: Path) -> None:
         for layer in (heads.vae.encoder[-1], heads.vae.decoder[-1], heads.action[-1]):
             layer.weight.zero_()
             layer.bias.zero_()
-        heads.vae.decoder[-1].bias.copy_(torch.tensor([0.5, -1.0, 0.2, -0.4]))  # means, log deviations
+        heads.vae.decoder[-1].bias.copy_(torch.tensor([0.5, -1.0, 0.2, -0.4, 0, 0]))  # means, log deviations
         heads.action[-1].bias.copy_(torch.tensor([0.3, -0.7]))
     draw = torch.Generator().manual_seed(0)
     states, raw = torch.randn(2, 6, 2, generator=draw), torch.randn(2, 6, 1, generator=draw)
-    found = Imagined(Steps(states, raw.tanh(), torch.zeros(2, 6, 2)), raw, torch.randn(2, 6, 16, generator=draw))
+    found = Imagined(Steps(states, raw.tanh(), torch.zeros(2, 6, 2)), raw, torch.randn(2, 6, 16, generator=draw),
+                     torch.zeros(2, 6, 2))
     normal = torch.randn(2, 5, learner.config.latent, generator=draw)
     change = (states.diff(dim=1) - heads.change_mean) / heads.change_scale
     state = Normal(torch.tensor([0.5, -1.0]), torch.tensor([0.2, -0.4]).exp()).log_prob(change).sum(-1)
@@ -131,9 +132,9 @@ def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor,
         feature = base.actor.last_features(Windows(stacked[0], past, returns, costs, returns, costs, times, times >= 0,
                                                    times[:, 0] < 0))[0]
         actions.append(model.actions(feature).raw_sample(action_noise[turn]).tanh())
-        outcome = model.heads.predict(feature, states[-1], actions[-1], latent[turn])
-        states.append(outcome.state.clamp(-10, 10))
-        left = sums[-1] - outcome.received
+        following, received = model.heads.predict(feature, states[-1], actions[-1], latent[turn])
+        states.append(following.clamp(-10, 10))
+        left = sums[-1] - received
         sums.append(torch.stack([left[0], left[1].clamp(min=0)]))
     return torch.stack(states[first:-1]), torch.stack(actions[first:]), torch.stack(sums[first:-1])
 
@@ -182,7 +183,7 @@ def test_prompt_tokens_get_the_right_timesteps_and_masks(bases: Path, keep: bool
     for step in range(12):
         policy.act({"vector": np.array([0.1, step], np.float32)})
         policy.observe_outcome(0.5, 0.0)
-        window = policy._base._history()
+        window = policy.base._history()
         assert window.mask.all() and window.observations.shape[1] <= SMALL["length"]
         seen.append(window.time_steps[0].tolist())
         if seen[-1][0] == 0:
@@ -194,7 +195,7 @@ def test_prompt_tokens_get_the_right_timesteps_and_masks(bases: Path, keep: bool
     assert seen[5] == ([0, 1, 2, 4, 5, 6, 7, 8] if keep else [1, 2, 3, 4, 5, 6, 7, 8])
     assert seen[11] == ([0, 1, 2, 10, 11, 12, 13, 14] if keep else [7, 8, 9, 10, 11, 12, 13, 14])
     policy.reset(3)
-    assert policy._base._observations == [] and policy.alignment is None
+    assert policy.base._observations == [] and policy.alignment is None
 
 
 def test_the_prompt_is_seen_by_the_action(bases: Path) -> None:
@@ -202,8 +203,8 @@ def test_the_prompt_is_seen_by_the_action(bases: Path) -> None:
     actions = []
     for shift in (0.0, 1.0):
         policy.reset(0)
-        policy._base.prompt(np.full((3, 2), shift), np.zeros((3, 1)), np.full((3, 2), 5.0), True)
-        actions.append(policy._base.act(START, deterministic=True).action)
+        policy.base.prompt(np.full((3, 2), shift), np.zeros((3, 1)), np.full((3, 2), 5.0), True)
+        actions.append(policy.base.act(START, deterministic=True).action)
     assert abs(actions[0] - actions[1]) > 1e-5
 
 
@@ -214,7 +215,7 @@ def test_several_prompts_are_joined_and_must_fit(bases: Path) -> None:
     with pytest.raises(ConfigurationError, match="prompt_steps: 3 prompts of 3 do not fit"):
         learner_of(bases / "dt", prompts=3)
     with pytest.raises(ConfigurationError, match="prompt: 8 steps"):
-        policy._base.prompt(*np.zeros((3, 8, 1)), True)
+        policy.base.prompt(*np.zeros((3, 8, 1)), True)
 
 
 @pytest.mark.parametrize("selection", ["sas", "random"])

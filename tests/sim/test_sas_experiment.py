@@ -1,0 +1,81 @@
+"""The comparison with and without alignment, and the map of a task, with real environments and tiny models."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_collection.report.page import Report
+from safe_policy_core.errors import ConfigurationError, UserError
+from sim.collectors.collect import collect
+from sim.collectors.tasks import TASKS
+from sim.experiments.rows import read_rows
+from sim.experiments.sas import SasExperiment, SasRow, table
+from sim.landscape import GoalView
+from sim.safety_gymnasium import SafetyGymnasiumEnv
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> SasExperiment:
+    """A run of one base with two variants."""
+    folder = tmp_path_factory.mktemp("sas")
+    collect(TASKS["SafeReach"], 4, 0, folder / "data" / "SafeReach.hdf5")
+    experiment = SasExperiment(("dt", "dt_sas", "dt_random"), ("SafeReach",), (0,), steps=2, head_steps=2, batch=4,
+                               set=("length=8", "units=16", "heads=2", "layers=1"), episodes=1, data=folder / "data",
+                               out=folder / "sas.csv", runs=folder / "runs")
+    assert experiment.run()["runs"] == 3
+    return experiment
+
+
+def test_rows_are_kept_and_not_run_twice(finished: SasExperiment) -> None:
+    lines = finished.out.read_text().splitlines()
+    assert lines[0] == "method,dataset,seed,normalized_reward,normalized_cost,failure_rate,episodes"
+    assert [line.split(",")[:3] for line in lines[1:]] == [[method, "SafeReach", "0"] for method in finished.methods]
+    assert finished.run()["runs"] == 0
+    assert dataclasses.replace(finished, methods=("dt_cost",)).run()["runs"] == 1
+    assert finished.out.read_text().splitlines()[:4] == lines
+    assert len(read_rows(finished.out, SasRow)) == 4
+    assert "| SafeReach | dt_cost | 1 |" in finished.out.with_suffix(".md").read_text()
+
+
+def test_wrong_use_is_named(finished: SasExperiment, tmp_path: Path) -> None:
+    for message, changes in {"methods: unknown 'dt_magic'": {"methods": ("dt_magic",)},
+                             "methods: unknown 'fosp_sas'": {"methods": ("fosp_sas",)},
+                             "datasets: unknown 'Nope'": {"datasets": ("Nope",)}, "head_steps": {"head_steps": 0},
+                             "PointGoal1.hdf5 is missing": {"datasets": ("PointGoal1",)}}.items():
+        with pytest.raises(UserError, match=message):
+            dataclasses.replace(finished, out=tmp_path / "sas.csv", **changes).run()  # type: ignore[arg-type]
+
+
+def test_table_compares_with_the_base_on_the_same_seeds() -> None:
+    rows = [SasRow("dt", "A", 0, 0.8, 1.0, 0.5, 20), SasRow("dt", "A", 1, 0.8, 3.0, 0.5, 20),
+            SasRow("dt_sas", "A", 0, 0.79, 1.5, 0.4, 20), SasRow("dt_random", "A", 1, 0.7, 2.0, 0.6, 20)]
+    assert table(rows).splitlines()[2:] == [
+        "| A | dt | 2 | 0.80 ±0.00 | 2.00 ±1.00 | 0.50 [0.34, 0.66] |",
+        "| A | dt_sas | 1 | 0.79 ±0.00 | 1.50 ±0.00 | **0.40 [0.19, 0.64]** |",  # its seed's base costs 1
+        "| A | dt_random | 1 | _0.70 ±0.00_ | **2.00 ±0.00** | 0.60 [0.36, 0.81] |"]
+
+
+def test_the_map_of_safe_reach_is_drawn(finished: SasExperiment, tmp_path: Path) -> None:
+    heads = finished.runs / "dt-SafeReach-0-2" / "heads"
+    result = Report(tmp_path, landscape=heads).run()
+    picture = tmp_path / "landscape-SafeReach.png"
+    assert result["landscape"] == str(picture) and picture.read_bytes().startswith(b"\x89PNG")
+    assert result["cost with alignment"] >= 0
+    with pytest.raises(ConfigurationError, match="expected a checkpoint of sas"):
+        Report(tmp_path, landscape=heads.parent).run()
+
+
+def test_the_map_of_a_goal_task_moves_the_robot_and_puts_it_back() -> None:
+    env = SafetyGymnasiumEnv("SafetyPointGoal1-v0")
+    first = env.reset(0)[0]["vector"]
+    view = GoalView(env)
+    here = view.position()
+    disc = view.discs()[0]
+    seen = view.observations(np.array([here, disc[:2], here]))
+    np.testing.assert_allclose(seen[[0, 2]], [first, first], atol=1e-4)
+    assert np.abs(seen[1] - first).max() > 0.2  # inside a hazard its lidar is at its largest
+    np.testing.assert_allclose(view.position(), here, atol=1e-6)
+    assert (view.low < here).all() and (here < view.high).all()
+    env.close()
