@@ -14,7 +14,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from safe_policy_core.checkpoint import RUN_FOLDER, find_checkpoint, read_manifest
+from safe_policy_core.checkpoint import RUN_FOLDER, annotate_checkpoint, find_checkpoint, read_manifest
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.data.sources import open_data
@@ -75,6 +75,10 @@ class Pretrain:
     skip_broken: bool = False
     """Leave out episode files that cannot be read; without it they are an error."""
 
+    export: Path | None = None
+    """Folder that in the end also gets the weights alone, small enough to share (FOSP). With --resume of a finished
+    run nothing else happens."""
+
     def run(self) -> dict[str, Any]:
         """Trains. Returns where the checkpoint is, and the last metrics."""
         require_positive(steps=self.steps, checkpoint_every=self.checkpoint_every, batch=self.batch, length=self.length)
@@ -85,6 +89,8 @@ class Pretrain:
         checkpoint = self.out / RUN_FOLDER
         if checkpoint.exists() and not self.resume:
             raise ConfigurationError(f"out: {checkpoint} exists; resume it with --resume, or name another folder")
+        if self.export is not None and not hasattr(learner_class(self.method), "export"):
+            raise ConfigurationError(f"export: {self.method} has no small form; share {checkpoint}")
         if (in_stages := getattr(learner_class(self.method), "pretrain", None)) is not None:
             return {"method": self.method, **self._in_stages(in_stages, config, device)}
         data, steps = open_data(self.data, self.skip_broken), self.steps or 3000
@@ -100,6 +106,10 @@ class Pretrain:
         metrics = train_offline(learner, data, steps, batch, length, self.seed, checkpoint,
                                 self.out / "metrics.jsonl", self.resume, checkpoint_every=self.checkpoint_every,
                                 command=command_line())
+        if self.export is not None:
+            learner.export(self.export)  # type: ignore[attr-defined]
+            made = read_manifest(checkpoint)
+            annotate_checkpoint(self.export, command=made["command"], data_hash=made["data_hash"])
         return {"method": self.method, "checkpoint": str(checkpoint), "log": str(self.out / "metrics.jsonl"),
                 "sha256": read_manifest(checkpoint)["sha256"], "steps": steps, "episodes": len(data),
                 "frames": data.rows, "broken": [] if isinstance(data, DsrlDataset) else sorted(map(str, data.broken)),

@@ -211,6 +211,6 @@ def budget_spent(session: FinetuneSession, episodes: int, cost_budget: float | N
 
 def _online_share(result: EpisodeResult) -> float | None:
     """Share of the new policy; None where no two policies take turns."""
-    if not {"online", "offline"} & result.chosen_policies.keys():
+    if not {"online", "offline", "map"} & result.chosen_policies.keys():
         return None
     return result.chosen_policies.get("online", 0) / result.steps

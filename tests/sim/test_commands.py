@@ -20,7 +20,7 @@ from sim.safe_reach.environment import SafeReachEnv
 SETTINGS = {
     "bc": ("depth=4", "units=16", "layers=1"),
     "fosp": ("units=16", "layers=1", "imagination_starts=8", "horizon=2", "world_model.depth=4", "world_model.deter=16",
-             "world_model.units=16", "world_model.latents=4", "world_model.classes=4"),
+             "world_model.units=16", "world_model.latents=4", "world_model.classes=4", "table_map.cells=20"),
 }
 
 
@@ -57,6 +57,20 @@ def test_from_demonstrations_to_a_finetuned_policy(tmp_path: Path, demonstration
         assert manifest["sha256"] != trained["sha256"]
         assert manifest["extra"]["online"]["episodes"] == 1
     json.dumps([trained, tested, tuned])
+
+
+def test_a_finished_run_is_exported_small(tmp_path: Path, demonstrations: Path) -> None:
+    trained = pretrain("fosp", demonstrations, tmp_path / "run")
+    again = Pretrain("fosp", (demonstrations,), tmp_path / "run", steps=3, set=SETTINGS["fosp"], batch=2, length=4,
+                     resume=True, export=tmp_path / "small").run()
+    whole, small = read_manifest(tmp_path / "run"), read_manifest(tmp_path / "small")
+    assert again["sha256"] == trained["sha256"] and small["step"] == 3
+    assert (small["command"], small["data_hash"]) == (whole["command"], whole["data_hash"])
+    size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("run/checkpoint", "small")}
+    assert size["small"] < size["run/checkpoint"] / 4
+    assert Evaluate(tmp_path / "small", "original", episodes=1, seed=5).run()["episodes"] == 1
+    with pytest.raises(ConfigurationError, match="export: bc has no small form"):
+        Pretrain("bc", (demonstrations,), tmp_path / "bc", export=tmp_path / "no").run()
 
 
 def test_wrong_use_is_named(tmp_path: Path, demonstrations: Path) -> None:
