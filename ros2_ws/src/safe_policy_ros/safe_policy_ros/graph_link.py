@@ -65,9 +65,10 @@ class GraphLink:
 
     Belongs to the thread that steps; messages are taken by hand in `poll`, so no callback competes with
     the policy for the interpreter. Only `send_twist` and `now_ns` may be called from other threads.
+    companion_timeout [s]: silence of a process of COMPANIONS after which it is lost.
     """
 
-    def __init__(self, node: Node, nominal_quaternion: np.ndarray) -> None:
+    def __init__(self, node: Node, nominal_quaternion: np.ndarray, companion_timeout: float) -> None:
         self._node, self._nominal = node, np.asarray(nominal_quaternion, float)
         self._latest: dict[str, tuple[Any, float]] = {}
         self._levels = {"reward": 0.0, "cost": 0.0}
@@ -76,7 +77,7 @@ class GraphLink:
         self._track = TargetTrack()
         self._saved: dict[str, EpisodeSaved] = {}
         self._clock = ReceiveClock()
-        self.presence = Presence(COMPANIONS)
+        self.presence = Presence(COMPANIONS, lost_after=companion_timeout)
         self._intervals: deque[float] = deque(maxlen=9)
         self._image_stamp = self._received = 0.0
         self._pulsed = float("-inf")

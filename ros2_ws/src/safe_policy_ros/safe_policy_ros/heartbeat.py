@@ -83,11 +83,12 @@ class Presence:
     """Which processes an episode began with, and whether one of them is lost. Times are steady seconds of receipt.
 
     Those of this machine are seen in /proc: a killed or stopped one is known at the next look, and a slow one
-    is not taken for dead. Others, and hung ones, are lost after `LOST_AFTER` of silence.
+    is not taken for dead. Others, and hung ones, are lost after `lost_after` [s] of silence.
     """
 
-    def __init__(self, names: Iterable[str], look: Callable[[int], tuple[str, str]] = process_state) -> None:
-        self._look = look
+    def __init__(self, names: Iterable[str], look: Callable[[int], tuple[str, str]] = process_state,
+                 lost_after: float = LOST_AFTER) -> None:
+        self._look, self._lost_after = look, lost_after
         self._heard = dict.fromkeys(names, float("-inf"))
         self._identities = dict.fromkeys(self._heard, "")
         self._needed: dict[str, tuple[int, str] | None] = {}
@@ -113,7 +114,7 @@ class Presence:
     def lost(self, now: float) -> str:
         """A needed process that is dead, stopped or silent for too long, or ""."""
         for name, process in sorted(self._needed.items()):
-            if now - self._heard[name] > LOST_AFTER:
+            if now - self._heard[name] > self._lost_after:
                 return name
             if process is not None:
                 state, started = self._look(process[0])

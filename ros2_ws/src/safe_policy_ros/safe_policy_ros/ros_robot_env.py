@@ -22,6 +22,7 @@ from safe_policy_ros.episode_messages import EpisodePlan, episode_state, monitor
 from safe_policy_ros.executed import action_scale
 from safe_policy_ros.gate_limits import GateLimits
 from safe_policy_ros.graph_link import IMAGE_TOPIC, POLL_PERIOD, POSE_TOPIC, STATUS_TOPIC, GraphLink
+from safe_policy_ros.heartbeat import LOST_AFTER
 from safe_policy_ros.homing import Homing
 from safe_policy_ros.messages import image_from_msg, stamp_to_ns
 from safe_policy_ros.pacer import Pacer
@@ -41,8 +42,9 @@ class RosEnvConfig:
 
     scene: "service" (simulated) or "manual" (the operator arranges the table). Times in s:
     connect_timeout for a node's first message, image_timeout and pose_timeout for the age at which
-    what was seen is too old to act on, status_timeout for the gate's silence, fresh_timeout for the
-    first image of an episode, operator_timeout for the table, countdown before the arm begins.
+    what was seen is too old to act on, status_timeout for the gate's silence, companion_timeout for that
+    of operator, recorder and learner, fresh_timeout for the first image of an episode, operator_timeout
+    for the table, countdown before the arm begins.
     """
 
     specs: Specs
@@ -54,6 +56,7 @@ class RosEnvConfig:
     image_timeout: float = 0.2
     pose_timeout: float = 0.1
     status_timeout: float = 0.2
+    companion_timeout: float = LOST_AFTER
     fresh_timeout: float = 5.0
     operator_timeout: float = 600.0
     countdown: float = 0.0
@@ -74,7 +77,7 @@ class RosRobotEnv(RobotEnv):
         self.specs, self._config, self._node = config.specs, config, node
         self._scale = action_scale(config.specs)
         self._nominal = np.asarray(config.nominal_quaternion, float)
-        self._graph = GraphLink(node, self._nominal)
+        self._graph = GraphLink(node, self._nominal, config.companion_timeout)
         self._spinner = Spinner(node)
         self._scene = make_scene(config.scene, node, self._spinner, config.connect_timeout, config.operator_timeout)
         self._limits = GateLimits(node, self._spinner, config.connect_timeout)
