@@ -16,25 +16,41 @@ from tests.faults.world import FaultWorld
 
 
 def soak(world: FaultWorld, seconds: float) -> int:
-    """Episodes of the policy, one after the other, beside one computing process for each core. Returns 1 for a trip."""
+    """Episodes of the policy, one after the other, beside one computing process for each core. Returns 1 when the gate
+    tripped or an episode was cut short."""
     world.add_episodes()
     world.arm()
     load = burners(os.cpu_count() or 1)
-    trips: list[str] = []
+    trips: dict[int, str] = {}
+    """By the gate's epoch: every latched fault, also one that was armed away before the next episode."""
+    cuts: list[str] = []
     episodes, began, moved = 0, time.monotonic(), 0.0
+
+    def note() -> None:
+        world.poll()
+        for when, status in world.statuses:
+            if status.state == GateStatus.FAULT and status.epoch not in trips:
+                trips[status.epoch] = f"{when - began:.0f} s: {status.reason}"
+
     try:
         with tqdm(total=round(seconds), desc="soak", unit="s", disable=None) as bar:
             while (passed := time.monotonic() - began) < seconds:
                 before = world.watch.position()
-                world.drive_policy(episodes)
+                try:
+                    world.drive_policy(episodes)
+                except RuntimeError as error:
+                    cuts.append(f"{passed:.0f} s: {error}")
+                note()
                 while world.episode is not None and world.episode.is_alive():
+                    note()
                     moved += float(abs(world.watch.position() - before).sum())
                     before = world.watch.position()
                     world.episode.join(0.1)
                 episodes += 1
-                gate = world.gate()
-                if gate is None or gate.state == GateStatus.FAULT:
-                    trips.append(f"{passed:.0f} s: {gate.reason if gate else 'the gate is silent'}")
+                if message := world.result.get("message", ""):
+                    cuts.append(f"{passed:.0f} s: {message}")
+                note()
+                if not world.is_armed:
                     world.heal()
                     world.arm()
                 bar.n = round(passed)
@@ -43,7 +59,8 @@ def soak(world: FaultWorld, seconds: float) -> int:
         for burner in load:
             burner.kill()
     result = {"seconds": round(time.monotonic() - began, 1), "episodes": episodes, "metres": round(moved, 2),
-              "false_trips": len(trips), "trips": trips, "burners": len(load)}
+              "false_trips": len(trips), "trips": list(trips.values()), "episodes_cut_short": cuts,
+              "burners": len(load)}
     Path(world.graph.directory).parent.joinpath("soak.json").write_text(json.dumps(result, indent=1) + "\n")
     sys.stdout.write(json.dumps(result) + "\n")
-    return 1 if trips else 0
+    return 1 if trips or cuts else 0
