@@ -44,6 +44,7 @@ class RerunView:
         self._decision: tuple[object, ...] = ()
         self._title, self._begun, self._now, self._steps = "no episode yet", 0, 0, 0
         self._phase = ""
+        self._tip: list[list[float]] = []
 
     def connect(self, address: str) -> None:
         """address: of a viewer, rerun+http://HOST:PORT/proxy."""
@@ -93,6 +94,7 @@ class RerunView:
 
     def _tool(self, message: Any) -> None:
         self._pose("arm/tool", message.pose)
+        self._tip = [_vector(message.pose.position)]
         self._rec.log("arm/path", rr.Points3D([_vector(message.pose.position)], radii=0.002, colors=[_BLUE]))
 
     def _target(self, message: Any) -> None:
@@ -105,7 +107,7 @@ class RerunView:
 
     def _joints(self, message: Any) -> None:
         if len(message.position) >= 7:
-            points = joint_points(np.array(message.position[:7]))
+            points = [*joint_points(np.array(message.position[:7])), *self._tip]  # the hand is a line, too
             self._rec.log("arm/links", rr.LineStrips3D([points], radii=0.02, colors=[_GREY]))
 
     def _wrench(self, message: Any) -> None:

@@ -182,8 +182,14 @@ export default {
         c.fillStyle = COLOURS.lane;
         c.fillRect(this.x(-0.5), lane.top, this.x(e.frames - 0.5) - this.x(-0.5), lane.height);
         c.fillStyle = COLOURS.text;
-        c.fillText(lane.name, 4, lane.top + lane.height / 2 - (lane.note ? 7 : 0));
-        if (lane.note) c.fillText(lane.note, 4, lane.top + lane.height / 2 + 8);
+        const lines = [lane.name, ...(lane.note ? [lane.note] : [])], middle = lane.top + lane.height / 2;
+        const above = middle - 7.5 * (lines.length - (lane.curves ? 0 : 1));
+        lines.forEach((line, i) => c.fillText(line, 4, above + 15 * i));
+        // Which colour is which axis.
+        (lane.curves || []).forEach((_, axis) => {
+          c.fillStyle = COLOURS.axes[axis];
+          c.fillText("xyz"[axis], 4 + 14 * axis, above + 15 * lines.length);
+        });
         this["lane_" + lane.kind](c, lane, e);
       }
       this.draw();
