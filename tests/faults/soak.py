@@ -29,7 +29,7 @@ def soak(world: FaultWorld, seconds: float) -> int:
     def note() -> None:
         world.poll()
         for when, status in world.statuses:
-            if status.state == GateStatus.FAULT and status.epoch not in trips:
+            if when > began and status.state == GateStatus.FAULT and status.epoch not in trips:
                 trips[status.epoch] = f"{when - began:.0f} s: {status.reason}"
 
     try:
