@@ -56,6 +56,10 @@ class TableMapConfig:
     """Weight of places where the tool would touch an added obstacle, beside one for the recorded places: contacts
     are a few in a hundred of those."""
 
+    empty_weight: float = 0.05
+    """Weight of the belief that no place of the map is the target, beside what the recorded places say: targets are
+    small. Without it the map saw some where the tool is never recorded, under the hand, and waited there."""
+
     def __post_init__(self) -> None:
         if self.cells < 0 or self.cells == 1:
             raise ConfigurationError(f"table_map.cells: expected 0 or at least 2, got {self.cells}")
@@ -111,7 +115,8 @@ class TableMap(nn.Module):
         """Cross entropies at the recorded places of the first `scenes` sequences (B, L, ...), and metrics.
 
         A sequence counts as far as the episode of its first row goes and nothing has been touched before. Where the
-        batch knows places at which the tool would touch something (`CONTACT_PLACE`), those count as contacts too.
+        batch knows places at which the tool would touch something (`CONTACT_PLACE`), those count as contacts too;
+        and every cell counts a little as no target.
         """
         count = min(self.config.scenes, len(batch["cost"]))
         part = {name: values[:count] for name, values in batch.items()}
@@ -123,7 +128,9 @@ class TableMap(nn.Module):
         losses = functional.binary_cross_entropy_with_logits(self.at(maps, part[POSE][..., :2]), happened,
                                                              reduction="none")
         contact, arrival = (_mean(losses[:, kind], same & part[UNDISTURBED]) for kind in range(2))
-        loss, metrics = contact + arrival, {"table_map/contact": contact, "table_map/arrival": arrival}
+        empty = functional.softplus(maps[:, 1]).mean()
+        loss = contact + arrival + self.config.empty_weight * empty
+        metrics = {"table_map/contact": contact, "table_map/arrival": arrival, "table_map/empty": empty}
         if CONTACT_PLACE in part:
             known = same & part[CONTACT_PLACE].isfinite().all(-1)
             added = functional.softplus(-self.at(maps, part[CONTACT_PLACE].nan_to_num())[:, 0])
