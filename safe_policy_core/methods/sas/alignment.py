@@ -7,7 +7,7 @@ peak); V_t asks the energy to fall unless configured otherwise (`SasConfig.lyapu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from safe_policy_core.methods.sas.model import SasModel
 
 @dataclass(frozen=True)
 class Alignment:
-    """What an alignment came to.
+    """What an alignment came to; of several prompts, what the last did.
 
     prompt: one course. course: the number of the chosen one in its loop. step: where in it the prompt ends.
     peak: its highest energy [nats]. stable: share of its steps that meet condition V.
@@ -72,9 +72,7 @@ def step_energy(model: SasModel, found: Imagined, normal: Tensor, config: SasCon
 def align(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator) -> Alignment:
     """Algorithm 1 from a scaled first state (inputs,) and (2,) to-go sums; several prompts are joined."""
     found = [_one_prompt(model, config, state, to_go, generator) for _ in range(config.prompts)]
-    prompt = Steps.concatenate([alignment.prompt for alignment in found])
-    return Alignment(prompt, *(getattr(found[-1], name) for name in ("course", "step", "peak", "stable",
-                                                                     "imagined_cost")))
+    return replace(found[-1], prompt=Steps.concatenate([alignment.prompt for alignment in found]))
 
 
 def _one_prompt(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator
