@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from websockets.sync.client import connect
 
 from data_collection.conversion import IMAGE_TOPIC, STEP_TOPIC, convert_file
 from data_collection.dataset.check import check_files
 from data_collection.recording import McapEpisodeWriter
 from data_collection.recording.encoding import encode_message, stamp
-from safe_policy_core.benchmark import example_episode
+from safe_policy_core.benchmark import example_episode, per_second
 from safe_policy_core.data.episode_file import read_pictures, write_episode
+from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import DatasetError
 
 STEPS = 80
 CONTROL_PERIOD_NS = 100_000_000
 FRAMES_PER_STEP = 3
 STATES_PER_STEP = 10
-CHECKED = 100
-"""Episodes that `dataset check` is measured on."""
+CHECKED = 200
+"""Episodes that `dataset check`, reading and the review page are measured on."""
 START_NS = 1_700_000_000_000_000_000
 
 _ACTION = {"name": "action", "shape": [6], "dtype": "float32", "low": -1.0, "high": 1.0, "unit": "1"}
@@ -108,7 +116,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _dataset_rows(folder: Path) -> list[dict[str, Any]]:
-    """`dataset check`, and pictures from HDF5 that the disk cache holds, on episodes of the longest length."""
+    """`dataset check`, and what training reads from files that the disk cache holds, on episodes of full length."""
     files = [folder / f"{seed:03d}.h5" for seed in range(CHECKED)]
     for seed, path in enumerate(files):
         write_episode(path, example_episode(seed, STEPS))
@@ -118,10 +126,35 @@ def _dataset_rows(folder: Path) -> list[dict[str, Any]]:
     seconds = time.perf_counter() - begin
     if problems:
         raise DatasetError(f"benchmark: {problems[0]}")
-    begin = time.perf_counter()
-    frames = sum(len(read_pictures(path)) for path in files)
+    frames = CHECKED * (STEPS + 1)
+    pictures = per_second(lambda: [read_pictures(path) for path in files])
+    store = per_second(lambda: EpisodeStore(folder).rows)
     return [_row(f"dataset check, episodes of {STEPS} steps, {workers} processes", len(files) / seconds, "episodes/s"),
-            _row("64x64 pictures from HDF5 in the disk cache", frames / (time.perf_counter() - begin), "frames/s")]
+            _row("64x64 pictures from HDF5 in the disk cache", frames * pictures, "frames/s"),
+            _row("episode store: load, every field checked, 64x64 pictures", frames * store, "frames/s"),
+            *_review_rows(folder)]
+
+
+def _review_rows(folder: Path) -> list[dict[str, Any]]:
+    """From the command to the page's first byte, and to every episode's facts in its list, without a browser."""
+    command = [sys.executable, "-m", "safe_policy_core.cli", "review", str(folder), "--port", "0", "--who", "benchmark"]
+    begin = time.perf_counter()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        try:
+            assert process.stderr is not None
+            url = next(found.group() for line in process.stderr if (found := re.search(r"http://[\d.:]+/", line)))
+            with urllib.request.urlopen(url) as answer:
+                answer.read()
+            page = time.perf_counter() - begin
+            with connect(f"{url.replace('http', 'ws')}live") as window:
+                shown: list[dict[str, Any]] = [{}]
+                while not all(row.get("recording") for row in shown):
+                    shown = json.loads(json.loads(window.recv()).get("every", "[{}]"))
+            listed = time.perf_counter() - begin
+        finally:
+            process.send_signal(signal.SIGINT)
+    return [_row(f"review: command to first page, {CHECKED} episodes", page, "s"),
+            _row(f"review: command to every episode in the list, {CHECKED} episodes", listed, "s")]
 
 
 def _row(name: str, value: float, unit: str) -> dict[str, Any]:

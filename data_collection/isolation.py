@@ -20,15 +20,17 @@ MAX_SECONDS = 60
 CRASHED = f"crashes its reader, or takes more than {MAX_SECONDS} s: remove it"
 
 
-def in_workers(work: Callable[[Path], T], paths: Iterable[Path], workers: int) -> Iterator[tuple[Path, T | None]]:
+def in_workers(work: Callable[[Path], T], paths: Iterable[Path], workers: int, behind: bool = False
+               ) -> Iterator[tuple[Path, T | None]]:
     """(path, what `work` gives for it) in the order of `paths`; None for a file that ends its process.
 
     work: a function of a module, because its name goes to other processes. Workers are forked at the first step.
+    behind: let everything else on this machine go first.
     """
     pending = list(paths)
     while pending:
         done = 0
-        with _Pool(workers) as pool:
+        with _Pool(workers, behind) as pool:
             futures = [pool.submit(_timed, work, path) for path in pending]
             try:
                 for path, future in zip(pending, futures, strict=True):
@@ -40,28 +42,29 @@ def in_workers(work: Callable[[Path], T], paths: Iterable[Path], workers: int) -
         # A worker died over one of the first that are left. Those get a process each.
         alone, pending = pending[done:][:4 * workers], pending[done:][4 * workers:]
         for path in alone:
-            yield path, _alone(work, path)
+            yield path, _alone(work, path, behind)
 
 
 class _Pool(ProcessPoolExecutor):
     """Does not wait, at its end, for what nobody asks for any more."""
 
-    def __init__(self, workers: int) -> None:
-        super().__init__(workers, initializer=_limit)
+    def __init__(self, workers: int, behind: bool) -> None:
+        super().__init__(workers, initializer=_limit, initargs=(behind,))
 
     def __exit__(self, *_: object) -> None:
         self.shutdown(wait=True, cancel_futures=True)
 
 
-def _alone(work: Callable[[Path], T], path: Path) -> T | None:
-    with _Pool(1) as pool:
+def _alone(work: Callable[[Path], T], path: Path, behind: bool) -> T | None:
+    with _Pool(1, behind) as pool:
         try:
             return pool.submit(_timed, work, path).result()
         except BrokenProcessPool:
             return None
 
 
-def _limit() -> None:
+def _limit(behind: bool) -> None:
+    os.nice(10 if behind else 0)
     # What a damaged file makes the libraries say to the terminal would tear the progress bar and the list.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks

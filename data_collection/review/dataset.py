@@ -129,7 +129,7 @@ class ReviewDataset:
     def _each(self, work: Callable[[Path], T], stop: threading.Event) -> Iterator[tuple[Entry, T | None]]:
         """Every usable file with what `work` says of it, None when it crashed."""
         entries = [entry for entry in self.entries if not entry.problem]
-        with contextlib.closing(in_workers(work, [entry.path for entry in entries], 1)) as results:
+        with contextlib.closing(in_workers(work, [entry.path for entry in entries], 1, behind=True)) as results:
             for entry, (_, result) in zip(entries, results, strict=False):
                 if stop.is_set():
                     return

@@ -20,7 +20,8 @@ CHANGES = ("accept", "reject", "reopen", "take_suggestion", "first_contact")
 class ReviewPage:
     """One window. It changes labels through `dataset` only, which other windows share.
 
-    The window shows `changes()` and tells `take` what a person does. Used by one thread at a time.
+    The window shows `changes()` and tells `take` what a person does; `settle` does what nobody has to wait for.
+    Used by one thread at a time.
     """
 
     def __init__(self, dataset: ReviewDataset) -> None:
@@ -46,6 +47,24 @@ class ReviewPage:
         self._state.pop("notice", None)
         self._sent.pop("notice", None)
         return found
+
+    def settle(self) -> bool:
+        """The first episode to show once that is known, and the suggestion for the one shown; whether there was any."""
+        if self._selected is None:
+            # Before every file is read nobody knows which one has the worst score.
+            read = self._dataset.rows() if self._dataset.scored else self._rows[:1]
+            if not self._rows or not all(row["recording"] or row["problem"] for row in read):
+                return False
+            self._choose(self._rows[0]["index"])
+            return True
+        if self._tracks is None or "suggestion" in self._tracks:
+            return False
+        try:
+            self._tracks["suggestion"] = self._player.suggestion(self._selected)
+        except DatasetError:
+            self._tracks["suggestion"] = []
+        self._show_labels()
+        return True
 
     def take(self, text: str) -> None:
         """What a person did, as JSON: `do` names it. What no page of ours sends is answered with a notice."""
@@ -77,11 +96,7 @@ class ReviewPage:
                 *([f"{counts['problem']} damaged"] if counts["problem"] else []), *self._dataset.problems]
         self._state |= {**self._view, "rows": json.dumps(self._rows), "every": json.dumps(every),
                         "counts": " · ".join(told), "progress": done / max(1, usable)}
-        # Before every file is read nobody knows which one has the worst score.
-        read = every if self._dataset.scored else self._rows[:1]
-        if self._selected is None and self._rows and all(row["recording"] or row["problem"] for row in read):
-            self._choose(self._rows[0]["index"])
-        elif self._selected is not None:
+        if self._selected is not None:
             self._show_labels()
 
     def _choose(self, index: int) -> None:
@@ -107,7 +122,8 @@ class ReviewPage:
     def _show_labels(self) -> None:
         assert self._selected is not None
         levels, history = self._dataset.labels(self._selected)
-        tracks = self._tracks and self._tracks | {kind: rounded(values) for kind, values in levels.items()}
+        labelled = {kind: rounded(values) for kind, values in levels.items()}
+        tracks = self._tracks and {"suggestion": []} | self._tracks | labelled
         row = self._dataset.row(self._selected)
         undone = {label.text for label in history if label.kind == "undo"}
         self._state |= {"tracks": json.dumps(tracks) if tracks else "", "verdict": row.get("verdict", ""),

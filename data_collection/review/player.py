@@ -18,7 +18,7 @@ class Player:
         self._suggestions: dict[str, list[tuple[int, int]]] = {}
 
     def tracks(self, index: int, near: list[int]) -> dict[str, Any]:
-        """All but reward and cost as labelled. near: episodes whose pictures are fetched ahead.
+        """All but reward and cost as labelled, and the suggestion. near: episodes whose pictures are fetched ahead.
 
         Raises `DatasetError` when the file cannot be read.
         """
@@ -33,7 +33,6 @@ class Player:
             "wished": rounded(np.where(episode.intervention[:, None], episode.human_action, episode.policy_action)),
             "intervention": episode.intervention.tolist(), "reasons": episode.filter_reason,
             "recorded_reward": rounded(entry.recorded["reward"]), "recorded_cost": rounded(entry.recorded["cost"]),
-            "suggestion": self.suggestion(index),
             "attention": list(score.attention) if score and len(score.attention) == len(episode) else [],
             "workspace": [limits["workspace_low"], limits["workspace_high"]] if "workspace_high" in limits else None}
 

@@ -103,6 +103,8 @@ async def _converse(socket: WebSocket, page: ReviewPage) -> None:
             # In a thread, as it reads files.
             if changes := await anyio.to_thread.run_sync(page.changes):
                 await socket.send_text(json.dumps(changes))
+            if not heard.done() and await anyio.to_thread.run_sync(page.settle):
+                continue
             await asyncio.wait({heard}, timeout=POLL_PERIOD)
             if heard.done():
                 message = heard.result()

@@ -115,8 +115,9 @@ def test_worst_scored_come_first_and_filters_choose(folder: Path) -> None:
     assert [row["name"] for row in chosen(rows, "all", "worst score first", "")] == ["2.h5", "0.h5", "1.h5"]
     assert [row["name"] for row in chosen(rows, "with cost", "name", "")] == ["1.h5"]
     assert [row["name"] for row in chosen(rows, "all", "name", "2.H")] == ["2.h5"]
-    tracks = Player(dataset).tracks(2, [0])
-    assert len(tracks["attention"]) == 12 and tracks["frames"] == 13 and tracks["suggestion"] == [(2, 10)]
+    player = Player(dataset)
+    tracks = player.tracks(2, [0])
+    assert len(tracks["attention"]) == 12 and tracks["frames"] == 13 and player.suggestion(2) == [(2, 10)]
     half = [dict(row) for row in rows] + [{"index": 3, "name": "x.h5", "problem": "", "recording": ""}]
     for order in ORDERS:
         assert len(chosen(half, "all", order, "")) == 4
