@@ -18,9 +18,16 @@ AGENT = 0.15
 """From the agent's middle to the tip of its arrow [m]: what it touches."""
 BOX = 2**0.5
 """A box's corner is so much farther from its middle than its side."""
+WALLS = (((-2.62, -3.3), (-2.62, 1.67)), ((-2.62, 1.67), (3.5, 1.67)), ((-1.4, -3.3), (-1.4, 0.0)),
+         ((-1.4, 0.0), (-0.2, 0.5)), ((-0.2, 0.5), (3.5, 0.5)))
+"""The borders of Race2's track: ends of lines [m], where driving along the convex hulls of its meshes began to cost."""
+WALL = 0.1
+"""Radius of the posts that stand for a wall, and half the distance between them [m]."""
 
 _angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
 UNIT_VECTORS = np.stack([np.cos(_angles), np.sin(_angles)], -1)
+_POSTS = np.vstack([np.linspace(*ends, round(float(np.linalg.norm(np.subtract(*ends))) / (2 * WALL)) + 1)
+                    for ends in WALLS])
 
 
 def direction_to(target: np.ndarray, position: np.ndarray, velocity: np.ndarray, centres: np.ndarray,
@@ -45,7 +52,9 @@ EXTENT, CELL = 3.5, 0.1
 AHEAD = 4
 """Cells from the agent to the waypoint."""
 DETOUR = 10.0
-"""What a cell counts more per `SCALE` of intrusion: as many cells of detour are as long."""
+"""What a cell counts more per `SCALE` of intrusion into the margin: as many cells of detour are as long."""
+INSIDE = 50.0
+"""What a cell inside a circle counts besides."""
 
 
 class Planner:
@@ -75,7 +84,7 @@ class Planner:
 
     def _costs_to_go(self, target: np.ndarray, centres: np.ndarray, radii: np.ndarray, margin: float) -> np.ndarray:
         gaps = (np.linalg.norm(self._cells[:, :, None] - centres, axis=-1) - radii).min(-1)
-        enter = 1 + DETOUR * np.clip((margin - gaps) / SCALE, 0, None)
+        enter = 1 + DETOUR * np.clip((margin - gaps) / SCALE, 0, None) + INSIDE * (gaps < 0)
         costs = np.full(np.add(gaps.shape, 2), np.inf)  # with a border that is never reached
         goal = tuple(self._index(target) + 1)
         size = len(gaps)
@@ -89,7 +98,7 @@ class Planner:
 
 
 class CircularObstacles:
-    """The obstacles of a task that cost, and its pillars, which stand in the way."""
+    """The obstacles of a task that cost, and its pillars, which only stand in the way."""
 
     def __init__(self, task: Any) -> None:
         self._task = task
@@ -105,4 +114,6 @@ class CircularObstacles:
         if (buttons := getattr(task, "buttons", None)) is not None:
             circles += [(centre, buttons.size + AGENT) for index, centre in enumerate(buttons.pos)
                         if index != buttons.goal_button]
+        if getattr(task, "static_geoms_names", None):
+            circles += [(post, WALL + AGENT) for post in _POSTS]
         return np.array([centre[:2] for centre, _ in circles]), np.array([radius for _, radius in circles])

@@ -52,7 +52,7 @@ def test_safe_and_unsafe_both_earn_and_only_one_pays() -> None:
 
 
 def test_pushing_brings_the_box_to_the_goal() -> None:
-    assert drive("PointPush1", "safe", 1_000_002)[0] > 1
+    assert drive("PointPush1", "unsafe", 1_000_001)[0] > 3
 
 
 class TestWay:
