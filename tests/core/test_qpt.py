@@ -12,7 +12,7 @@ from safe_policy_core.commands import Evaluate, Pretrain
 from safe_policy_core.data.dsrl import write_dsrl
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.evaluation import evaluate
-from safe_policy_core.interfaces import Spec, Specs
+from safe_policy_core.interfaces import ActionDecision, Policy, Spec, Specs
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.qpt.equations import choose, discounted_budget, n_step_targets
 from safe_policy_core.methods.qpt.learner import QptLearner
@@ -20,6 +20,7 @@ from safe_policy_core.methods.registry import load_learner, load_policy, make_le
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
 from safe_policy_core.methods.sequence.learner import SequenceLearner
 from safe_policy_core.methods.sequence.model import Windows, align
+from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
 from tests.core.corridor import SPECS, STEPS, Corridor, corridor_dataset
 
@@ -265,6 +266,20 @@ def test_wrong_targets_are_refused_and_strange_ones_logged(caplog: pytest.LogCap
     assert "outside of the data's costs" in caplog.text
     policy.reset(0)
     assert policy.target_return == pytest.approx(corridor_dataset(12).returns.max(), abs=1e-4)
+
+
+def test_only_policies_that_take_targets_are_given_another() -> None:
+    class Still(Policy):
+        def reset(self, seed: int) -> None: ...
+
+        def act(self, observation: Any, deterministic: bool = False) -> ActionDecision:
+            return ActionDecision(np.zeros(1, np.float32))
+
+    set_target_cost(Still(), None)
+    with pytest.raises(ConfigurationError, match="target_cost: a policy of kind Still"):
+        set_target_cost(Still(), 1.0)
+    with pytest.raises(ConfigurationError, match="target_return: give target_cost too"):
+        set_target_cost(learner_of("cdt").policy(), None, 3.0)
 
 
 def test_infeasible_steps_are_counted_and_reported() -> None:
