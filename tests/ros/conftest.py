@@ -1,7 +1,7 @@
 """Tests of the running graph may be tried again, and say so.
 
-The graph runs in real time: eight processes and the simulated arm, which need one and a half of two cores, and 1.8 with a
-test that plays the operator. On a virtual machine whose cores are shared with others these are at times not there, a
+The graph runs in real time: eight processes and the simulated arm, which need one and a half of two cores, and 1.8 with
+a test that plays the operator. On a virtual machine whose cores are shared with others these are at times not there, a
 step comes late, and a bar of milliseconds is missed. What fails twice in a row is taken for broken. On a quiet machine
 none of `make test` needed it; those of `make takeover` did as soon as one other process computed.
 """
