@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.methods.fosp import FospLearner
+from safe_policy_core.methods.fosp.policy import FospPolicy
 from safe_policy_core.methods.fosp.reach_avoid import ReachAvoid, ReachAvoidConfig, reach_avoid_values
-from safe_policy_core.vision import TableMap, TableMapConfig
+from safe_policy_core.vision import TableMap, TableMapConfig, ToolViewConfig
+from tests.core.fosp_rig import tiny_config
 from tests.core.test_vision import ABOVE, SIDE, SPECS, picture
 
 torch.set_num_threads(1)
@@ -174,3 +177,43 @@ def test_a_picture_is_needed() -> None:
 
 def test_pictures_have_the_side_that_the_specs_say() -> None:
     assert table()(torch.zeros(3, SIDE, SIDE, 3, dtype=torch.uint8)).shape == (3, 2, 25, 25)
+
+
+def acting(**changes: float) -> tuple[FospPolicy, dict[str, np.ndarray]]:
+    """An untrained policy with a map, and what it sees with the tool below the wall of `corridor`."""
+    config = tiny_config(tool_view=ToolViewConfig(projection=ABOVE.row, height=0.0), table_map=AREA,
+                         reach_avoid=ReachAvoidConfig(**changes))
+    policy = FospLearner(SPECS, config).policy()
+    policy.reset(0)
+    pose = np.array([0.45, 0.3, 0, 0, 0, 0], np.float32)
+    return policy, {"image": picture(0.5, 0.0), "pose": pose}
+
+
+def test_the_policy_steps_over_the_table_as_the_map_says() -> None:
+    policy, observation = acting()
+    own = policy.act(observation, deterministic=True)
+    policy.reset(0)
+    contact, arrival = corridor()
+    policy.solved = plan = ReachAvoid(contact, arrival, LOW, HIGH, STEP, 0.9, ReachAvoidConfig())
+    policy._scene = torch.from_numpy(observation["image"])[None]  # the episode has begun
+    decision = policy.act(observation, deterministic=True)
+    assert decision.chosen_policy == "map"
+    assert decision.action[:2] == pytest.approx(plan.steps[plan.scores(np.array([0.45, 0.3]), plan.steps).argmax()])
+    assert np.array_equal(decision.action[2:], own.action[2:]), "height and rotation stay the actor's"
+
+
+def test_every_episode_has_its_own_map() -> None:
+    policy, observation = acting(deference=0.99)
+    assert policy.solved is None
+    policy.act(observation)
+    first = policy.solved
+    policy.act(observation)
+    assert policy.solved is first
+    policy.reset(1)
+    assert policy.solved is None
+    policy.act(observation | {"image": picture(0.3, 0.3)})
+    assert not np.array_equal(first.contact, policy.solved.contact)
+
+
+def test_without_a_calibrated_camera_there_is_no_map() -> None:
+    assert FospLearner(SPECS, tiny_config(table_map=AREA)).model.table_map is None

@@ -25,12 +25,13 @@ class FospPolicy(Policy):
         self._generator = torch.Generator(self._device)
         self._state: LatentState | None = None
         self._scene: torch.Tensor | None = None
-        self._solved: ReachAvoid | None = None
+        self.solved: ReachAvoid | None = None
+        """The running episode's map, for those who want to see it; None before its first step and without a map."""
         self._action = torch.zeros(1, *specs.action.shape, device=self._device)
 
     def reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)
-        self._state = self._scene = self._solved = None
+        self._state = self._scene = self.solved = None
         self._action = torch.zeros_like(self._action)
 
     @torch.inference_mode()
@@ -44,13 +45,13 @@ class FospPolicy(Policy):
         if model.tool_view is not None:
             if self._scene is None:
                 self._scene = tensors[IMAGE]
-                self._solved = model.solved_map(self._scene)
+                self.solved = model.solved_map(self._scene)
             around = model.tool_view.surroundings({**tensors, SCENE: self._scene})
             self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
         choice = model.choose(features, self._generator, greedy=deterministic)
-        if self._solved is not None:
-            choice = model.redirected(choice, self._solved, tensors[POSE][0, :2])
+        if self.solved is not None:
+            choice = model.redirected(choice, self.solved, tensors[POSE][0, :2])
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(

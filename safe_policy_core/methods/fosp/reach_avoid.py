@@ -88,6 +88,11 @@ class ReachAvoid:
         self.steps = np.concatenate([*(length * circle for length in _LENGTHS), np.zeros((1, 2))])
         """(N, 2) x and y of the actions that are compared; the last is rest."""
 
+    @property
+    def corners(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Lowest and highest x, y [m]."""
+        return (self._low[0], self._low[1]), (self._high[0], self._high[1])
+
     def _solve(self) -> np.ndarray:
         width, height = (self._high - self._low) / self._shape
         return reach_avoid_values(self.contact, self.arrival, (width, height), self._length, self._discount,

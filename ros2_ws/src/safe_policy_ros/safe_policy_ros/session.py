@@ -98,5 +98,5 @@ class Session:
             raise GraphError(f"episode of seed {seed} was not recorded: {result['message']}")
         chosen = [step["chosen_policy"] for step in steps]
         # The share of the new policy means something only where two policies take turns.
-        share = chosen.count("online") / len(chosen) if {"online", "offline"} & set(chosen) else None
+        share = chosen.count("online") / len(chosen) if {"online", "offline", "map"} & set(chosen) else None
         return {"task": task, "seed": seed, **result, "online_share": share}
