@@ -54,20 +54,23 @@ class ReachAvoidConfig:
 def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[float, float], step: float,
                        discount: float, risk: float) -> np.ndarray:
     """(Y, X) values of V by value iteration. contact, arrival: (Y, X) probabilities. cell, step: sides, length [m]."""
-    spared = (1 - contact) ** risk
-    base, going_on = spared * arrival, spared * (1 - arrival)
-    factors = [discount ** (np.hypot(x * cell[0], y * cell[1]) / step) for x, y in _NEIGHBOURS]
+    spared = np.float32((1 - contact) ** risk)
+    base, going_on = spared * np.float32(arrival), spared * np.float32(1 - arrival)
+    factors = [np.float32(discount ** (np.hypot(x * cell[0], y * cell[1]) / step)) for x, y in _NEIGHBOURS]
+    padded = np.pad(base, 2)
     height, width = base.shape
-    values = padded = np.pad(base, 2)
+    views = [padded[2 + y:2 + y + height, 2 + x:2 + x + width] for x, y in _NEIGHBOURS]
+    values, best, other = padded[2:-2, 2:-2], np.empty_like(base), np.empty_like(base)
     for _ in range(_SWEEPS):
-        best = np.zeros_like(base)
-        for (x, y), factor in zip(_NEIGHBOURS, factors, strict=True):
-            np.maximum(best, factor * padded[2 + y:2 + y + height, 2 + x:2 + x + width], out=best)
-        values = np.pad(base + going_on * best, 2)
-        change, padded = np.abs(values - padded).max(), values
+        best.fill(0)
+        for view, factor in zip(views, factors, strict=True):
+            np.maximum(best, np.multiply(view, factor, out=other), out=best)
+        np.add(base, np.multiply(going_on, best, out=best), out=best)
+        change = np.abs(best - values).max()
+        values[:] = best
         if change < _TOLERANCE:
             break
-    return values[2:-2, 2:-2]
+    return values.astype(float)
 
 
 class ReachAvoid:
