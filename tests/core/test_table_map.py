@@ -9,7 +9,12 @@ import torch
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.methods.fosp import FospLearner
 from safe_policy_core.methods.fosp.policy import FospPolicy
-from safe_policy_core.methods.fosp.reach_avoid import ReachAvoid, ReachAvoidConfig, reach_avoid_values
+from safe_policy_core.methods.fosp.reach_avoid import (
+    ReachAvoid,
+    ReachAvoidConfig,
+    reach_avoid_values,
+    violation_probabilities,
+)
 from safe_policy_core.vision import TableMap, TableMapConfig, ToolViewConfig
 from tests.core.fosp_rig import tiny_config
 from tests.core.test_vision import ABOVE, SIDE, SPECS, picture
@@ -38,6 +43,15 @@ def test_value_of_a_row_of_cells_is_the_hand_computed_one() -> None:
     # Standing at the target goes on from its neighbour: v3 = 0.81 (0.5 + 0.5 * 0.9 * v2), v2 = 0.9 * v3.
     end = 0.81 * 0.5 / (1 - 0.81 * 0.5 * 0.9 * 0.9)
     assert values == pytest.approx([0.9 * 0.64 * 0.81 * end, 0.64 * 0.81 * end, 0.9 * end, end], abs=1e-3)
+
+
+def test_probability_of_a_contact_on_the_way_is_the_hand_computed_one() -> None:
+    contact, arrival = np.array([[0.3, 0.2, 0.0, 0.1]]), np.array([[0.0, 0.0, 0.0, 0.5]])
+    values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 0.9, 2.0)
+    found = violation_probabilities(values, contact, arrival, (0.1, 1.0), 0.1, 0.9)[0]
+    # At the end: q3 = 0.9 (0.5 + 0.5 q2) and q2 = q3, so q3 = 0.45 / 0.55; then q1 = 0.8 q2 and q0 = 0.7 q1.
+    end = 0.45 / 0.55
+    assert found == pytest.approx([1 - 0.7 * 0.8 * end, 1 - 0.8 * end, 1 - end, 1 - end], abs=1e-3)
 
 
 def test_a_contact_counts_as_many_as_the_risk_says() -> None:
@@ -198,6 +212,7 @@ def test_the_policy_steps_over_the_table_as_the_map_says() -> None:
     policy._scene = torch.from_numpy(observation["image"])[None]  # the episode has begun
     decision = policy.act(observation, deterministic=True)
     assert decision.chosen_policy == "map"
+    assert decision.violation_probability == plan.violation_probability(np.array([0.45, 0.3], np.float32)) < 0.1
     assert decision.action[:2] == pytest.approx(plan.steps[plan.scores(np.array([0.45, 0.3]), plan.steps).argmax()])
     assert np.array_equal(decision.action[2:], own.action[2:]), "height and rotation stay the actor's"
 

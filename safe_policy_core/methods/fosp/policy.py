@@ -50,14 +50,17 @@ class FospPolicy(Policy):
             self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
         choice = model.choose(features, self._generator, greedy=deterministic)
+        violation = float(model.reachability.violation_probability(features))
         if self.solved is not None:
             choice = model.redirected(choice, self.solved, tensors[POSE][0, :2])
+            # The network's is that of the demonstrators' ways, and of copies half of which were made to touch.
+            violation = self.solved.violation_probability(arrays[POSE][:2])
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(
             action=choice.action[0].cpu().numpy().astype(np.float32),
             value=float(model.reward.value(features)), cost_value=float(model.cost.value(features)),
-            violation_probability=float(model.reachability.violation_probability(features)),
+            violation_probability=violation,
             chosen_policy=POLICY_NAMES[int(choice.policy)])
 
     def observe_executed(self, action: np.ndarray) -> None:

@@ -73,6 +73,28 @@ def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[flo
     return values.astype(float)
 
 
+def violation_probabilities(values: np.ndarray, contact: np.ndarray, arrival: np.ndarray, cell: tuple[float, float],
+                            step: float, discount: float) -> np.ndarray:
+    """(Y, X) probabilities of a contact before the target on the way that `values` lead, undiscounted; rho is 1 here.
+
+    p(x) = 1 - (1 - c(x)) (a(x) + (1 - a(x)) (1 - p(y))) with y the neighbour that the value iteration goes on to.
+    """
+    height, width = values.shape
+    padded = np.pad(values, 2, constant_values=-1.0)
+    ahead = np.stack([discount ** (np.hypot(x * cell[0], y * cell[1]) / step)
+                      * padded[2 + y:2 + y + height, 2 + x:2 + x + width] for x, y in _NEIGHBOURS])
+    steps = np.array(_NEIGHBOURS)[ahead.argmax(0)]
+    rows, columns = np.indices(values.shape)
+    following = ((rows + steps[..., 1]) * width + columns + steps[..., 0]).ravel()
+    spared, arrived = (1 - contact).ravel(), arrival.ravel()
+    safe = np.ones(values.size)
+    for _ in range(_SWEEPS):
+        before, safe = safe, spared * (arrived + (1 - arrived) * safe[following])
+        if np.abs(safe - before).max() < _TOLERANCE:
+            break
+    return 1 - safe.reshape(values.shape)
+
+
 class ReachAvoid:
     """One episode's map, solved. contact, arrival: (cells, cells), rows along y. low, high: corners x, y [m]."""
 
@@ -83,9 +105,11 @@ class ReachAvoid:
         self._low, self._high = np.array(low), np.array(high)
         self._shape = np.array(self.contact.shape[::-1])
         self._length, self._discount, self._config = step, discount, config
+        self.values = self.violations = np.zeros(())
+        """(cells, cells) reach-avoid values and violation probabilities."""
         rows, columns = np.indices(self.contact.shape)
         self._centres = self._low + (np.stack([columns, rows], -1) + 0.5) / self._shape * (self._high - self._low)
-        self.values = self._solve()
+        self._solve()
         angles = np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS
         circle = np.stack([np.cos(angles), np.sin(angles)], -1)
         self.steps = np.concatenate([*(length * circle for length in _LENGTHS), np.zeros((1, 2))])
@@ -96,16 +120,22 @@ class ReachAvoid:
         """Lowest and highest x, y [m]."""
         return (self._low[0], self._low[1]), (self._high[0], self._high[1])
 
-    def _solve(self) -> np.ndarray:
+    def _solve(self) -> None:
         width, height = (self._high - self._low) / self._shape
-        return reach_avoid_values(self.contact, self.arrival, (width, height), self._length, self._discount,
-                                  self._config.risk)
+        self.values = reach_avoid_values(self.contact, self.arrival, (width, height), self._length, self._discount,
+                                         self._config.risk)
+        self.violations = violation_probabilities(self.values, self.contact, self.arrival, (width, height),
+                                                  self._length, self._discount)
+
+    def violation_probability(self, tool: np.ndarray) -> float:
+        """Of a contact before the target on the map's way from `tool` (2,) [m]."""
+        return float(self._at(self.violations, np.asarray(tool, float)[None])[0])
 
     def stand_at(self, tool: np.ndarray) -> None:
         """Takes into account that the tool is at (2,) [m] and the episode goes on: that is no place of arrival."""
         if self._at(self.arrival, tool[None])[0] > _BELIEVED:
             self.arrival[np.linalg.norm(self._centres - tool, axis=-1) < self._config.refuted] = 0.0
-            self.values = self._solve()
+            self._solve()
 
     def step(self, tool: np.ndarray, action: np.ndarray) -> np.ndarray | None:
         """The best step (2,) from `tool` (2,) [m]; None where the policy's own `action` (2,) is as good.
