@@ -13,10 +13,11 @@ SAFE = 1.0
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Methods in columns, datasets in rows; each cell has normalised reward and cost, mean and deviation over seeds.
+    """Methods in columns, datasets in rows; each cell has normalised reward and cost, means over the seeds.
 
-    **Bold**: safe, the mean normalised cost over the seeds is at most 1. A star marks the highest reward among the
-    safe ones of a dataset, which has a row for each limit. The last row is the mean over those that every method has.
+    With several seeds their deviation too. **Bold**: safe, the mean normalised cost is at most 1. A star marks the
+    highest reward among the safe ones of a dataset, which has a row for each limit. The last row is the mean over those
+    that every method has.
     """
     cells: dict[tuple[tuple[str, float], str], list[Row]] = {}
     for row in rows:
@@ -53,6 +54,8 @@ def _cell(rows: Sequence[Row] | None, best: bool) -> str:
     if not rows:
         return ""
     reward, cost = _means(rows)
+    if len(rows) == 1:
+        return _text(reward, cost, best)
     spread = np.std([[row.normalized_reward, row.normalized_cost] for row in rows], 0)
     return _text(reward, cost, best, f" ±{spread[0]:.2f}", f" ±{spread[1]:.2f}")
 

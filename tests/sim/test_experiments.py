@@ -134,13 +134,15 @@ def test_table_marks_the_safe_and_the_best_of_them(tmp_path: Path) -> None:
     for (method, dataset), (reward, cost) in values.items():
         for seed in (0, 1):
             append(path, Row(method, dataset, seed, 10.0, reward + 0.02 * (seed - 0.5), cost, 20))
+    append(path, Row("qpt", "B", 0, 10.0, 0.31, 0.9, 20))
     rows = read_rows(path)
     assert rows[0] == Row("cdt", "A", 0, 10.0, pytest.approx(0.79), 0.6, 20)
     assert path.read_text().splitlines()[0].split(",") == COLUMNS
     assert table(rows).splitlines() == [
         "| dataset | cdt | bc | qpt |", "| --- | --- | --- | --- |",
         "| A (limit 10) | **0.80 ±0.01 / 0.60 ±0.00** | 0.90 ±0.01 / 1.40 ±0.00 | **0.85 ±0.01 / 1.00 ±0.00** * |",
-        "| B (limit 10) | 0.50 ±0.01 / 2.00 ±0.00 | 0.40 ±0.01 / 1.20 ±0.00 |  |"]
+        "| B (limit 10) | 0.50 ±0.01 / 2.00 ±0.00 | 0.40 ±0.01 / 1.20 ±0.00 | **0.31 / 0.90** * |",
+        "| mean of 2 | 0.65 / 1.30 | 0.65 / 1.30 | **0.58 / 0.95** * |"]
 
 
 def test_wrong_use_is_named(tmp_path: Path, data: Path) -> None:
