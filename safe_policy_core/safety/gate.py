@@ -66,7 +66,8 @@ class SafetyGate:
     """DISARMED until `arm`; then ACTIVE while a fresh command moves the arm, else HOLD; FAULT latches.
 
     In ACTIVE and HOLD every anomaly becomes a FAULT. The target then runs out along a linear ramp of `stop_time`
-    and stays; or, see WITHDRAWN, it brakes as hard as it may and is withdrawn. Only `arm` leaves FAULT.
+    and stays; or, see WITHDRAWN, it brakes as hard as it may and is withdrawn, also when such a fault follows another.
+    Only `arm` leaves FAULT.
 
     The guards are public: the shell tells each what it heard of the graph, and `tick` asks them all.
     """
@@ -94,6 +95,7 @@ class SafetyGate:
         self._source = ""
         self._ramp_velocity, self._ramp_start = np.zeros(6), -np.inf
         self._engaged = False  # a target is in force at the arm
+        self._withdrawing = False
         self._last_tick: float | None = None
         self._armed_clock: float | None = None
         self._last_stamps: dict[str, float] = {}
@@ -192,7 +194,7 @@ class SafetyGate:
         for guard in self._guards:
             guard.begin(now)
         self._state, self.reason, self.detail, self._source = GateState.HOLD, "", "", ""
-        self._armed_clock, self._last_tick, self._engaged = clock, now, True
+        self._armed_clock, self._last_tick, self._engaged, self._withdrawing = clock, now, True, False
         self.epoch += 1
         self.counts["arm.accepted"] += 1
         return True, f"armed, epoch {self.epoch}"
@@ -222,6 +224,7 @@ class SafetyGate:
                 self._state = GateState.ACTIVE if moving else GateState.HOLD
                 self._advance(twist if moving else np.zeros(6), dt)
         if self._state == GateState.FAULT and self._engaged:
+            self._watch_stopped(now)
             self._run_out(now, dt)
         return Decision(self._state, self.reason, self._source,
                         self._filters.envelope.pose if self._engaged else None, self.hold)
@@ -250,16 +253,25 @@ class SafetyGate:
             return  # nothing moves; while the cause lasts, it bars arming
         self._state, self.reason, self.detail = GateState.FAULT, reason, detail
         self._ramp_velocity, self._ramp_start = self.velocity, now
+        self._withdrawing = reason in WITHDRAWN
         self._arbiter.clear()
         self.counts[f"fault.{reason}"] += 1
+
+    def _watch_stopped(self, now: float) -> None:
+        """An arm that is lost after the gate stopped it may not find the old target when it comes back and go there."""
+        still = Drive("", False, False, False)
+        for guard in (self.pose, self.force, self.publishers):
+            if (fault := guard.check(now, still).fault) and not self._withdrawing:
+                self._withdrawing = True
+                self.counts[f"withdrawn.{fault}"] += 1
 
     def _run_out(self, now: float, dt: float) -> None:
         """Brings the target to rest, wherever the arm is meanwhile."""
         left = 1 - (now - self._ramp_start) / self._times.stop_time
-        withdrawn = self.reason in WITHDRAWN
+        share = 0.0 if self._withdrawing else min(max(left, 0.0), 1.0)
         if dt > 0 and self.velocity.any():
-            self._filters.envelope.advance(self._ramp_velocity * (0 if withdrawn else min(max(left, 0.0), 1.0)), dt)
-        if left <= 0 and withdrawn:
+            self._filters.envelope.advance(self._ramp_velocity * share, dt)
+        if left <= 0 and self._withdrawing:
             self._engaged = False
 
     def _advance(self, twist: np.ndarray, dt: float) -> None:

@@ -208,6 +208,27 @@ def test_a_silent_wrench_is_a_fault_even_at_rest() -> None:
     assert not ok and "stale_wrench" in message
 
 
+@pytest.mark.parametrize("lost", ["arm", "wrench"])
+def test_an_arm_that_is_lost_after_a_stop_finds_no_target_when_it_comes_back(lost: str) -> None:
+    rig = moving()
+    rig.gate.stop(rig.now)
+    rig.tick(20)
+    assert rig.decision.target is not None, "held"
+    where = rig.measured
+    if lost == "arm":
+        rig.measured = None
+    else:
+        rig.talking.remove("wrench")
+    rig.tick(13)
+    assert rig.decision.target is None
+    assert (rig.decision.state, rig.decision.reason) == (GateState.FAULT, "operator_stop")
+    rig.measured = where
+    rig.talking.add("wrench")
+    rig.tick(30)
+    assert rig.decision.target is None, "until it is armed again"
+    assert rig.arm()[0] and rig.tick().target is not None
+
+
 # The learned layer
 
 @pytest.mark.parametrize(("probability", "cost", "hold"), [(0.95, 0.0, "veto_violation"), (0.1, 11.0, "veto_cost")])

@@ -82,10 +82,14 @@ class ArmWatch:
     def rest_after(self, when: float) -> tuple[float, float]:
         """(seconds from `when` until the arm was at rest and stayed so, metres it went meanwhile).
 
-        (inf, metres) when it does not come to rest within `GIVE_UP`.
+        (inf, metres) when it does not come to rest within `GIVE_UP`. Raises `RuntimeError` when it was so long ago that
+        nobody remembers.
         """
         while True:
             samples = self.since(when - 0.02)
+            if samples and samples[0].time > when + 0.2:
+                raise RuntimeError(f"the fault came {time.monotonic() - when:.0f} s ago, the watch keeps "
+                                   f"{self._keep:g} s")
             moving = _last_moving(samples)
             if samples and moving is not None and samples[-1].time - moving >= SETTLED:
                 path = [s.tool for s in samples if when <= s.time <= moving + 0.011]
