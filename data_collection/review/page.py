@@ -75,7 +75,7 @@ class ReviewPage:
              "mark": lambda: self._mark(message),
              "note": lambda: self._note(int(message["index"]), str(message["text"])),
              "command": lambda: self._command(message)}[message["do"]]()
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError) as error:
             self._state["notice"] = f"not understood: {error!r}"
 
     def _look(self, message: dict[str, Any]) -> None:

@@ -1,5 +1,7 @@
 """What the review page is made of, without a browser."""
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
+from data_collection.review import dataset as dataset_module
 from data_collection.review import pictures
 from data_collection.review.command import Review
 from data_collection.review.dataset import ReviewDataset
+from data_collection.review.page import ReviewPage
 from data_collection.review.player import Player
 from data_collection.review.selection import ORDERS, chosen, verdict_counts
 from safe_policy_core.data.episodes import EpisodeStore, write_episode
@@ -81,6 +85,33 @@ def test_every_bad_file_is_a_line_and_the_rest_works(folder: Path, tmp_path: Pat
     bad = next(index for index, row in enumerate(dataset.rows()) if row["name"] == "bad.h5")
     with pytest.raises(DatasetError, match="cannot be labelled"):
         dataset.decide(bad, "accept")
+
+
+def test_a_file_that_kills_its_reader_costs_only_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = dataset_module.read_tracks
+    monkeypatch.setattr(dataset_module, "read_tracks",
+                        lambda path: os.kill(os.getpid(), signal.SIGKILL) if path.name == "1.h5" else whole(path))
+    rows = loaded(folder).rows()
+    assert [bool(row["recording"]) for row in rows] == [True, False, True] and "crashes" in rows[1]["problem"]
+
+
+HOSTILE = ("", "not json", "[]", "null", "{}", '{"do": []}', '{"do": "choose", "index": 99}', '{"do": "choose"}',
+           '{"do": "mark", "key": 0, "kind": "cost", "first": 0, "end": Infinity, "value": 1}',
+           '{"do": "mark", "key": 0, "kind": "cost", "first": 0, "end": 99, "value": 1}',
+           '{"do": "mark", "key": 0, "kind": "cost", "first": 0, "end": 2, "value": NaN}',
+           '{"do": "mark", "key": 0, "kind": "verdict", "first": 0, "end": 2, "value": 1}',
+           '{"do": "view", "order": "__import__"}', '{"do": "note", "index": "x", "text": ""}',
+           '{"do": "command", "command": "accept"}', "[" * 100_000)
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:40])
+def test_a_message_that_no_page_sends_is_answered_and_changes_nothing(folder: Path, text: str) -> None:
+    page = ReviewPage(loaded(folder))
+    page.changes()
+    assert page.settle()
+    page.take(text)
+    assert page.changes()["notice"]
+    assert not (folder / LABELS_FILE).exists()
 
 
 def test_an_altered_picture_is_found_by_the_checksum(folder: Path) -> None:
