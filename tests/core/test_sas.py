@@ -237,7 +237,7 @@ def test_a_seed_fixes_the_alignment_and_the_episode(bases: Path, selection: str)
 def test_heads_learn_what_follows(bases: Path) -> None:
     """In the corridor an action of 1 moves by 0.1 and the reward is the position; imagined steps do the same."""
     learner = make_learner("sas", SPECS, SasConfig(base=str(bases / "cdt"), units=32, learning_rate=5e-3))
-    train_offline(learner, corridor_dataset(40), 300, 32, 1, progress=False)
+    train_offline(learner, corridor_dataset(40), 300, 16, 1, progress=False)
     model = learner.model  # type: ignore[attr-defined]
     found = imagine(model, model.base.states(torch.tensor([0.0, 0.0])), torch.tensor([5.0, 5.0]),
                     Noise.draw(model, 20, 15, torch.Generator().manual_seed(0)))
