@@ -51,3 +51,18 @@ def test_no_clock_in_the_methods() -> None:
     for path in sorted((ROOT / "safe_policy_core").rglob("*.py")):
         if path.name not in ("commands.py", "cli.py", "benchmark.py"):
             assert "time" not in imports(path), path
+
+
+def test_nothing_is_unpickled() -> None:
+    """A pickle runs what its writer wants: no module reads one, by itself or through NumPy, torch or YAML."""
+    for package in (*ALLOWED, "ros2_ws/src"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            assert not imports(path) & {"pickle", "cloudpickle", "dill", "shelve", "marshal", "joblib"}, path
+            for node in ast.walk(ast.parse(path.read_text(), str(path))):
+                if isinstance(node, ast.Call):
+                    called = ast.unparse(node.func)
+                    keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                    where = f"{path.relative_to(ROOT)}:{node.lineno}: {called}"
+                    assert keywords.get("allow_pickle", "False") == "False", where
+                    assert called != "torch.load" or keywords.get("weights_only") == "True", where
+                    assert called not in ("yaml.load", "yaml.unsafe_load", "yaml.full_load"), where

@@ -38,7 +38,7 @@ def read_manifest(folder: Path) -> dict[Path, str]:
     found: dict[Path, str] = {}
     try:
         lines = path.read_text().splitlines()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not text ({error})") from error
     for number, line in enumerate(lines, 1):
         match = _LINE.fullmatch(line)

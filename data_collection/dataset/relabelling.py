@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime
+import math
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from data_collection.dataset.files import inside, printable
 from data_collection.dataset.summary import Row
 from data_collection.labels import suggested_cost
-from safe_policy_core.data.labels import Label, LabelLayers
+from safe_policy_core.data.labels import LEVELS, Label, LabelLayers
 from safe_policy_core.errors import DatasetError
 
 COLUMNS = ("file", "kind", "first", "end", "value")
@@ -47,6 +48,10 @@ def from_table(folder: Path, table: Path, rows: Iterable[Row]) -> list[Change]:
                     raise DatasetError(f"{table}: line {reader.line_num}: {printable(line['file'])}: not a usable "
                                        f"episode of {folder}")
                 change = Change(row, line["kind"], int(line["first"]), int(line["end"]), float(line["value"]))
+                if change.kind not in LEVELS or not math.isfinite(change.value) or (
+                        change.kind == "cost" and change.value < 0):
+                    raise DatasetError(f"{table}: line {reader.line_num}: {printable(change.kind)} {change.value}: "
+                                       "expected reward or cost and a finite number, for a cost >= 0")
                 if not 0 <= change.first < change.end <= len(row.episode):
                     raise DatasetError(f"{table}: line {reader.line_num}: steps {change.first} to {change.end}, "
                                        f"expected some of the episode's {len(row.episode)}")

@@ -9,17 +9,21 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_collection.benchmark import record_example
 from data_collection.commands import Convert
 from data_collection.dataset import check, mixing
 from data_collection.dataset.commands import Check, Filter, Info, Merge, Mix, Plot, Recrop, Relabel, Split, Validate
 from data_collection.dataset.files import inside
-from data_collection.dataset.manifest import MANIFEST
+from data_collection.dataset.manifest import MANIFEST, read_manifest
+from data_collection.dataset.relabelling import from_table
 from data_collection.dataset.summary import read_rows
 from safe_policy_core.benchmark import example_episode
 from safe_policy_core.data.episode_file import content_hash, read_episode, write_episode
 from safe_policy_core.data.labels import LabelLayer, recording_id
+from safe_policy_core.data.scores import SCORES_FILE, read_scores
 from safe_policy_core.errors import DatasetError
 
 STEPS = 6
@@ -235,7 +239,9 @@ def test_relabel_appends_and_leaves_the_files_alone(folder, tmp_path):
     assert [(label.who, label.source, label.kind) for label in history] == [("anna", "table", "cost"),
                                                                            ("anna", "table", "reward")]
     for line, words in (("../../x.h5,cost,0,1,1", "expected the name"), ("00.h5,cost,0,99,1", "steps 0 to 99"),
-                        ("nothing.h5,cost,0,1,1", "not a usable"), ("00.h5,cost,zero,1,1", "line 2")):
+                        ("nothing.h5,cost,0,1,1", "not a usable"), ("00.h5,cost,zero,1,1", "line 2"),
+                        ("00.h5,verdict,0,1,1", "line 2: verdict"), ("00.h5,cost,0,1,-1", "expected reward or cost"),
+                        ("00.h5,reward,0,1,nan", "expected reward or cost")):
         with pytest.raises(DatasetError, match=words):
             Relabel(folder, "anna", table=table(tmp_path, line)).run()
 
@@ -260,3 +266,22 @@ def test_recrop_cuts_the_raw_log_again_and_keeps_labels(tmp_path):
     assert read_episode(tmp_path / "new" / "example-1.h5").observations["image"].shape[1:] == (16, 16, 3)
     assert read_rows(tmp_path / "new")[0][0].cost == 4
     assert json.loads(json.dumps(result)) == result
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=st.one_of(st.binary(max_size=80), st.text(max_size=80).map(str.encode), st.lists(
+    st.sampled_from(["0" * 64, "  ", "a.h5", "../a.h5", "\n", "file,kind,first,end,value\n", "a.h5,cost,0,1,1\n", ","]),
+    max_size=8).map("".join).map(str.encode)))
+def test_any_manifest_table_or_scores_are_read_or_refused(tmp_path_factory, content):
+    root = tmp_path_factory.getbasetemp() / "fuzzed"
+    if not root.exists():
+        write_episode(root / "a.h5", episode(0))
+    for name in (MANIFEST, SCORES_FILE, "table.csv"):
+        (root / name).write_bytes(content)
+    rows = read_rows(root)[0]
+    for read in (lambda: read_manifest(root), lambda: read_scores(root),
+                 lambda: from_table(root, root / "table.csv", rows)):
+        try:
+            read()
+        except DatasetError as error:
+            assert "\n" not in str(error)
