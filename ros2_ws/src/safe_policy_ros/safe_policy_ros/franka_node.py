@@ -30,7 +30,7 @@ from safe_policy_ros.arm.tracker import FollowConfig, TargetFollower
 from safe_policy_ros.gripper_services import GripperServices
 from safe_policy_ros.hand_taken import ReceiveClock, TakenByHand, Waiting, look, subscribe, take
 from safe_policy_ros.managed_node import ManagedNode
-from safe_policy_ros.messages import BASE_FRAME, pose_from_msg, pose_stamped
+from safe_policy_ros.messages import BASE_FRAME, pose_from_msg, pose_stamped, stamp_to_ns
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
 from safe_policy_ros.required_parameters import Kind, Number, declare_required
@@ -191,7 +191,10 @@ class FrankaNode(ManagedNode):
             except ValueError as error:
                 self._warn("pose", f"{TARGET_TOPIC}: {error}")
                 continue
-            newest = pose, self._receive_clock.received(info["received_timestamp"], now, system_ns)
+            received = self._receive_clock.received(info["received_timestamp"], now, system_ns)
+            # To a process that was stopped everything that was sent meanwhile comes when it wakes up; the stamp tells.
+            age = (self._clock_ns() - stamp_to_ns(message.header.stamp)) * 1e-9
+            newest = pose, min(received, now - age)
         self._receive_clock.looked(now)
         return newest
 
