@@ -16,6 +16,7 @@ from safe_policy_core.interfaces import ActionDecision, Policy, Spec, Specs
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.qpt.equations import choose, discounted_budget, n_step_targets
 from safe_policy_core.methods.qpt.learner import QptLearner
+from safe_policy_core.methods.qpt.policy import QptPolicy
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
 from safe_policy_core.methods.sequence.learner import SequenceLearner
@@ -266,6 +267,20 @@ def test_wrong_targets_are_refused_and_strange_ones_logged(caplog: pytest.LogCap
     assert "outside of the data's costs" in caplog.text
     policy.reset(0)
     assert policy.target_return == pytest.approx(corridor_dataset(12).returns.max(), abs=1e-4)
+
+
+def test_candidates_are_draws_around_the_mode() -> None:
+    """Modes under other returns hardly differ, so that the critics would have nothing to choose from."""
+    learner = learner_of("qpt")
+    acted = {}
+    for drawn in (True, False):
+        learner.model.config = dataclasses.replace(learner.config, drawn_candidates=drawn)
+        policy = QptPolicy(learner.model, SPECS)
+        features = learner.model.actor.features(windows_of(learner))[:6, -1]
+        policy.reset(3)
+        acted[drawn] = policy._candidate_actions(features, deterministic=True)
+    torch.testing.assert_close(acted[True][0], acted[False][0])
+    assert acted[False].std(0).max() < 0.5 * acted[True].std(0).min()
 
 
 def test_only_policies_that_take_targets_are_given_another() -> None:

@@ -34,6 +34,9 @@ class QptConfig(SequenceConfig):
     """Actions among which eq. 13 chooses; 1 acts by the targets alone."""
     return_noise: float = 0.1
     """Deviation of the candidates' returns-to-go, as a share of the largest return in the data."""
+    drawn_candidates: bool = True
+    """All candidates but the first are draws from the policy, where it is stochastic, also when acting
+    deterministically. Returns-to-go alone gave no choice: in SafeReach the modes of 50 deviated by 0.0002."""
     shared_history: bool = False
     """Candidates differ in the newest return-to-go alone, so that the history is computed once for all of them."""
 

@@ -36,7 +36,7 @@ class QptPolicy(SequencePolicy):
         self._offsets[0] = 0
 
     def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
-        actions = self._action(self._candidate_features(history), deterministic)
+        actions = self._candidate_actions(self._candidate_features(history), deterministic)
         state = history.observations[:, -1].expand(len(actions), -1)
         value, cost = self._model.values(state, actions, slow=True)
         index, feasible = choose(value, cost, self._budget())
@@ -44,6 +44,13 @@ class QptPolicy(SequencePolicy):
         return_unit, cost_unit = self._units
         return ActionDecision(actions[index].cpu().numpy(), float(value[index]) / return_unit,
                               float(cost[index]) / cost_unit, chosen_policy=WITHIN if feasible else LOWEST)
+
+    def _candidate_actions(self, features: Tensor, deterministic: bool) -> Tensor:
+        """Actions (candidates, action_dim). Deterministic, the first is the mode under the target itself."""
+        actor, config = self._model.actor, self._model.config
+        if len(features) == 1 or not (deterministic and config.stochastic and config.drawn_candidates):
+            return self._action(features, deterministic)
+        return torch.cat([actor.act(features[:1]), self._action(features[1:], deterministic=False)])
 
     def _budget(self) -> float:
         """The cost still allowed as a discounted, scaled value (eq. 14's c^, which is undiscounted)."""
