@@ -16,7 +16,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
-MODULES = ("sim.safe_reach.benchmark", "safe_policy_core.benchmark", "safe_policy_core.methods.dspo.benchmark",
+MODULES = ("sim.safe_reach.benchmark", "safe_policy_core.benchmark",
+           "safe_policy_core.methods.fosp.benchmark", "safe_policy_core.methods.dspo.benchmark",
            "safe_policy_core.methods.sas.benchmark", "data_collection.benchmark", "sim.osrl_peer.timing",
            "safe_policy_ros.benchmark", "safe_policy_ros.latency_benchmark")
 PACKAGES = ("torch", "numpy", "mujoco", "franky-control", "franky-sim", "h5py", "mcap", "ros-kilted-rclpy")

@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import tyro
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+os.environ.setdefault("MPLBACKEND", "Agg")
+import matplotlib.pyplot as plt
 
 from safe_policy_core.errors import ConfigurationError, UserError
 from safe_policy_core.methods.fosp.policy import FospPolicy
