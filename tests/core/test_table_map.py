@@ -214,7 +214,25 @@ def test_the_policy_steps_over_the_table_as_the_map_says() -> None:
     assert decision.chosen_policy == "map"
     assert decision.violation_probability == plan.violation_probability(np.array([0.45, 0.3], np.float32)) < 0.1
     assert decision.action[:2] == pytest.approx(plan.steps[plan.scores(np.array([0.45, 0.3]), plan.steps).argmax()])
-    assert np.array_equal(decision.action[2:], own.action[2:]), "height and rotation stay the actor's"
+    assert np.array_equal(decision.action[2:], own.action[2:]), "height and rotation are the actor's mode"
+
+
+def test_height_and_rotation_stay_the_offline_actors_in_fine_tuning() -> None:
+    config = tiny_config(tool_view=ToolViewConfig(projection=ABOVE.row, height=0.0), table_map=AREA, new_actor="fresh")
+    one = FospLearner(SPECS, config)
+    observation = {"image": picture(0.5, 0.0), "pose": np.array([0.45, 0.3, 0, 0, 0, 0], np.float32)}
+    before = one.policy()
+    before.reset(0)
+    offline = before.act(observation, deterministic=True)
+    one.start_fine_tuning()
+    policy = one.policy()
+    policy.reset(0)
+    online = policy.act(observation, deterministic=True)
+    with torch.no_grad():
+        other = one.model.actor(policy._state.features).mode[0].numpy()
+    assert np.abs(other[2:] - offline.action[2:]).max() > 0.01, "the online actor would hold the tool otherwise"
+    assert offline.chosen_policy == online.chosen_policy == "map"
+    assert online.action == pytest.approx(offline.action, abs=1e-6)
 
 
 def test_every_episode_has_its_own_map() -> None:

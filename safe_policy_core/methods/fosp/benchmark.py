@@ -30,11 +30,11 @@ def batch(size: int, length: int, rng: np.random.Generator) -> dict[str, np.ndar
     images = rng.integers(0, 256, (*shape, 64, 64, 3), dtype=np.uint8)
     first = np.zeros(shape, bool)
     first[:, 0] = True
-    pose = np.float32(rng.normal(size=(*shape, 6)) * 0.02 + [0.5, 0, 0, 0, 0, 0])
-    actions = np.float32(rng.uniform(-1, 1, (2, *shape, 6)))
+    pose = (rng.normal(size=(*shape, 6)) * 0.02 + [0.5, 0, 0, 0, 0, 0]).astype(np.float32)
+    actions = rng.uniform(-1, 1, (2, *shape, 6)).astype(np.float32)
     return {"image": images, "scene": images, "pose": pose, "action": actions[0], "next_action": actions[1],
-            "reward": np.float32(rng.random(shape)), "cost": np.float32(rng.random(shape) < 0.1), "is_first": first,
-            "is_terminal": np.zeros(shape, bool), "has_next_action": np.ones(shape, bool),
+            "reward": rng.random(shape, np.float32), "cost": (rng.random(shape) < 0.1).astype(np.float32),
+            "is_first": first, "is_terminal": np.zeros(shape, bool), "has_next_action": np.ones(shape, bool),
             "undisturbed": np.ones(shape, bool)}
 
 

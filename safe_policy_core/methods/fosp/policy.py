@@ -52,7 +52,7 @@ class FospPolicy(Policy):
         choice = model.choose(features, self._generator, greedy=deterministic)
         violation = float(model.reachability.violation_probability(features))
         if self.solved is not None:
-            choice = model.redirected(choice, self.solved, tensors[POSE][0, :2])
+            choice = model.redirected(choice, features, self.solved, tensors[POSE][0, :2])
             # The network's is that of the demonstrators' ways, and of copies half of which were made to touch.
             violation = self.solved.violation_probability(arrays[POSE][:2])
         # Until told otherwise the action is taken to run as asked.

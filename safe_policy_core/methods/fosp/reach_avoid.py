@@ -54,8 +54,8 @@ class ReachAvoidConfig:
 def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[float, float], step: float,
                        discount: float, risk: float) -> np.ndarray:
     """(Y, X) values of V by value iteration. contact, arrival: (Y, X) probabilities. cell, step: sides, length [m]."""
-    spared = np.float32((1 - contact) ** risk)
-    base, going_on = spared * np.float32(arrival), spared * np.float32(1 - arrival)
+    spared = ((1 - contact) ** risk).astype(np.float32)
+    base, going_on = spared * arrival.astype(np.float32), spared * (1 - arrival).astype(np.float32)
     factors = [np.float32(discount ** (np.hypot(x * cell[0], y * cell[1]) / step)) for x, y in _NEIGHBOURS]
     padded = np.pad(base, 2)
     height, width = base.shape
