@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 from typing import Literal
 
 from safe_policy_core.methods.sequence.config import BATCH, LENGTH, SequenceConfig
@@ -44,8 +45,9 @@ class QptConfig(SequenceConfig):
 
 def _only(*parts: str) -> Callable[[], QptConfig]:
     """QPT with these of its four parts (Table 2): the others are switched off."""
-    off = {"augmentation": {"augmentation": 0.0}, "reward": {"reward_weight": 0.0}, "safety": {"safety_weight": 0.0},
-           "ensemble": {"candidates": 1}}
+    off: dict[str, dict[str, Any]] = {
+        "augmentation": {"augmentation": 0.0}, "reward": {"reward_weight": 0.0}, "safety": {"safety_weight": 0.0},
+        "ensemble": {"candidates": 1}}
     changes = {name: value for part in off.keys() - set(parts) for name, value in off[part].items()}
     return partial(replace, QptConfig(), **changes)
 
