@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
 
 from safe_policy_core.methods.sequence.config import BATCH, LENGTH, SequenceConfig
 
