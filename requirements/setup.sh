@@ -8,6 +8,8 @@ apt_install() {
   $sudo apt-get update -qq
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
+# An environment that an interrupted setup left half made is made anew.
+has_pip() { .venv/bin/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; false; }; }
 say() { printf '\033[1m[setup]\033[0m %s\n' "$*"; }
 
 # 1. Debian packages: OpenGL without a screen, USB and HID for the devices, a compiler for the ROS messages.
@@ -41,10 +43,10 @@ if [[ $(cat .venv/.setup-stamp 2>/dev/null) != "$want" ]]; then
   if [[ $ros == system ]]; then
     [[ -n ${ROS_DISTRO:-} ]] || { echo "make setup ROS=system: source your ROS 2 installation first (ROS_DISTRO is not set)" >&2; exit 2; }
     say "environment on the system's Python, for ROS 2 $ROS_DISTRO"
-    [[ -x .venv/bin/python ]] || "$uv" venv -q --seed --system-site-packages --python /usr/bin/python3 .venv
+    has_pip || "$uv" venv -q --seed --system-site-packages --python /usr/bin/python3 .venv
   else
     say "environment with Python 3.11"
-    [[ -x .venv/bin/python ]] || "$uv" venv -q --seed --python 3.11 .venv
+    has_pip || "$uv" venv -q --seed --python 3.11 .venv
   fi
   if [[ ! -f $(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h ]]; then
     say "Python headers"
