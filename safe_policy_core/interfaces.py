@@ -126,8 +126,8 @@ class ActionDecision:
 
     action: (action_dim,) float32 in the action spec's bounds.
     value, cost_value: discounted reward and cost to come under the policy, or None.
-    violation_probability: the method's reachability estimate in [0, 1] (FOSP eq. 30), or None.
-    chosen_policy: which of several policies acted ("offline" or "online" under policy expansion).
+    violation_probability: the method's estimate in [0, 1] (FOSP eq. 30, or its table map's), or None.
+    chosen_policy: which of several policies acted ("offline" or "online" under policy expansion, "map").
     """
 
     action: np.ndarray
