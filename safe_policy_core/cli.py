@@ -40,6 +40,8 @@ COMMANDS = {
 # process on the same cores made a training step 30 times slower.
 PROCESS_ENVIRONMENT = {"MALLOC_TRIM_THRESHOLD_": "4294967296", "MALLOC_MMAP_THRESHOLD_": "33554432",
                        "MUJOCO_GL": "egl", "OMP_WAIT_POLICY": "PASSIVE"}
+STARTED_ONCE = ("review",)
+"""Commands that neither train nor simulate: starting again for those variables would only take time."""
 
 
 def usage() -> str:
@@ -55,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one subcommand. Exit codes: 0, 1 for a preflight with a red line, 2 for an error that a person can mend,
     130 when interrupted."""
     if arguments is None:
-        _restart_with(PROCESS_ENVIRONMENT)
         arguments = sys.argv[1:]
+        if not set(arguments[:1]) & set(STARTED_ONCE):
+            _restart_with(PROCESS_ENVIRONMENT)
     words = list(arguments)
     as_json = "--json" in words
     words, kept = without_keep([word for word in words if word != "--json"])

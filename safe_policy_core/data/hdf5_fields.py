@@ -47,38 +47,48 @@ class StoredField:
     def read(self) -> np.ndarray:
         """All of it. Raises what h5py and zlib raise for damage."""
         values = np.empty(self.shape, self.dtype)
-        plain = self.dtype.kind in "iuf"
-        if values.size and not (plain and len(self.shape) > 1 and self._inflate(values)):
+        if rows := self._rows_a_chunk():
+            for start in range(0, len(values), rows):
+                values[start:start + rows] = self._unpacked(start, rows)[:len(values) - start]
+        elif values.size:
             # Named, the type in the file is not derived from that of the array, which takes longer than reading.
-            self.dataset.read(h5s.ALL, h5s.ALL, values, self.dataset.get_type() if plain else None)
+            self.dataset.read(h5s.ALL, h5s.ALL, values, self.dataset.get_type() if self.dtype.kind in "iuf" else None)
         return values
 
     def rows(self, rows: slice | list[int]) -> np.ndarray:
-        """Some of it; a list of rows must grow."""
-        return self.read() if rows == slice(None) else h5py.Dataset(self.dataset)[rows]
+        """Some of it; a list of rows must grow. Only chunks that hold any of them are unpacked."""
+        if not (size := self._rows_a_chunk()):
+            return h5py.Dataset(self.dataset)[rows]
+        wanted = np.arange(self.shape[0])[rows]
+        values = np.empty((len(wanted), *self.shape[1:]), self.dtype)
+        for start in np.unique(wanted // size) * size:
+            here = wanted // size * size == start
+            values[here] = self._unpacked(int(start), size)[wanted[here] - start]
+        return values
 
     def texts(self) -> list[str]:
         return [text.decode() for text in self.read()]
 
-    def _inflate(self, values: np.ndarray) -> bool:
-        """Fills `values` from chunks of whole rows that zlib packed; False when they are kept in any other way."""
+    def _rows_a_chunk(self) -> int:
+        """Rows in each chunk where zlib packed numbers in chunks of whole rows; 0 when they are kept in another way."""
+        if self.dtype.kind not in "iuf" or len(self.shape) < 2:
+            return 0
         creation = self.dataset.get_create_plist()
         if creation.get_layout() != h5d.CHUNKED or creation.get_nfilters() != 1 \
                 or creation.get_filter(0)[0] != h5z.FILTER_DEFLATE:
-            return False
+            return 0
         rows, *rest = creation.get_chunk()
-        starts = range(0, len(values), rows)
         # A chunk that nobody wrote is not in the file.
-        if tuple(rest) != self.shape[1:] or self.dataset.get_num_chunks() != len(starts):
-            return False
-        size = rows * math.prod(rest) * self.dtype.itemsize
-        for start in starts:
-            unpacked_already, packed = self.dataset.read_direct_chunk((start, *itertools.repeat(0, len(rest))))
-            if unpacked_already:
-                return False
-            chunk = zlib.decompressobj().decompress(packed, size)
-            values[start:start + rows] = np.frombuffer(chunk, self.dtype).reshape(rows, *rest)[:len(values) - start]
-        return True
+        whole = tuple(rest) == self.shape[1:] and self.dataset.get_num_chunks() == -(-self.shape[0] // rows)
+        return rows if whole else 0
+
+    def _unpacked(self, start: int, rows: int) -> np.ndarray:
+        """The chunk of `rows` rows from row `start`; its last rows may lie beyond the field's."""
+        rest = self.shape[1:]
+        not_packed, data = self.dataset.read_direct_chunk((start, *itertools.repeat(0, len(rest))))
+        if not not_packed:
+            data = zlib.decompressobj().decompress(data, rows * math.prod(rest) * self.dtype.itemsize)
+        return np.frombuffer(data, self.dtype).reshape(rows, *rest)
 
 
 def stored_fields(file: h5py.File) -> dict[str, StoredField]:

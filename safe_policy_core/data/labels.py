@@ -23,6 +23,8 @@ LABELS_FILE = "labels.jsonl"
 LEVELS = ("reward", "cost")
 VERDICTS = ("accept", "reject", "open")
 KINDS = (*LEVELS, "verdict", "note", "undo")
+IDENTITY = ("executed_action", "policy_action", "human_action", "time_ns")
+"""Fields of an episode that `recording_id` hashes."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,14 @@ def recording_id(episode: Episode) -> str:
     Unlike `content_hash` it stays the same when the file is renamed, labelled, or cut again from its raw log with
     another crop, so labels stay with what a person saw.
     """
+    return identity_hash({name: getattr(episode, name) for name in IDENTITY})
+
+
+def identity_hash(fields: Mapping[str, np.ndarray]) -> str:
+    """`recording_id` of an episode of which no more than the fields `IDENTITY` are at hand."""
     digest = hashlib.sha256()
-    for array in (episode.executed_action, episode.policy_action, episode.human_action, episode.time_ns):
+    for name in IDENTITY:
+        array = fields[name]
         digest.update(f"{array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:32]

@@ -38,8 +38,8 @@ class SequenceStore:
         if weights.shape != (len(dataset),) or not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
             raise DatasetError(f"weights: expected {len(dataset)} numbers of at least 0, one of them above")
         self.dataset, self.length = dataset, length
-        self._return_to_go = _to_go(dataset.rewards, dataset)
-        self._cost_to_go = _to_go(dataset.costs, dataset)
+        self._return_to_go = to_go(dataset.rewards, dataset)
+        self._cost_to_go = to_go(dataset.costs, dataset)
         self._episode, self._shifts = np.arange(len(dataset)), np.zeros((2, len(dataset)), np.float32)
         if relabelled is not None:
             self._episode = np.concatenate([self._episode, relabelled.episode])
@@ -131,7 +131,7 @@ def cost_weights(dataset: DsrlDataset) -> np.ndarray:
     return 1 - dataset.cost_returns / (dataset.cost_returns.max() + 1)
 
 
-def _to_go(values: np.ndarray, dataset: DsrlDataset) -> np.ndarray:
+def to_go(values: np.ndarray, dataset: DsrlDataset) -> np.ndarray:
     """(N,) sums from each row to the end of its episode, by one running sum in double precision."""
     running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
     following = np.repeat(running[dataset.starts[1:]], dataset.lengths)

@@ -15,6 +15,8 @@ SOURCES = (TELEOP, POLICY)
 
 LARGEST_TWIST = 1e3
 """[m/s, rad/s] Beyond this a number is no speed but garbage; clipping it would obey garbage."""
+ROUNDING = 1e-6
+"""[s] Periods are added up: less than this is no time."""
 HARMLESS = frozenset({"not_armed", "in_flight", "out_of_order", "cost_budget"})
 """Refusals that say nothing against the sender: they are counted, and neither latch a fault nor bar arming."""
 
@@ -66,6 +68,8 @@ def refusal(command: Command, times: WatchTimes, frame: str, clock: float, armed
 class _Slot:
     twist: np.ndarray
     received: float
+    left: float
+    """[s] for which it may still move the target."""
 
     @property
     def moving(self) -> bool:
@@ -95,10 +99,19 @@ class Arbiter:
 
     def put(self, source: str, twist: np.ndarray, now: float) -> bool:
         """Stores a command; returns False when a source of higher rank keeps it from being obeyed."""
-        self._slots[source] = slot = _Slot(np.asarray(twist, float).copy(), now)
+        self._slots[source] = slot = _Slot(np.asarray(twist, float).copy(), now, self._times.command_span)
         if source == TELEOP and slot.moving:
             self._teleop_until = now + self._times.teleop_hold
         return source == TELEOP or now >= self._teleop_until
+
+    def spend(self, source: str, dt: float) -> float:
+        """Share of `dt` [s] for which the command of `source` still moves the target, which counts as used."""
+        slot = self._slots.get(source)
+        if slot is None or dt <= 0:
+            return 0.0
+        used = min(dt, slot.left)
+        slot.left -= used
+        return 1.0 if dt - used < ROUNDING else used / dt
 
     def select(self, now: float) -> tuple[str, np.ndarray, bool]:
         """(source or "", twist (6,), stale): stale when the obeyed source asked for motion and fell silent."""

@@ -222,7 +222,10 @@ class SafetyGate:
             if self.armed:
                 moving = bool(twist.any()) and not self.hold
                 self._state = GateState.ACTIVE if moving else GateState.HOLD
-                self._advance(twist if moving else np.zeros(6), dt)
+                share = self._arbiter.spend(self._source, dt) if moving else 0.0
+                if moving and share < 1:
+                    self.counts["limited.command_span"] += 1
+                self._advance(twist * share, dt)
         if self._state == GateState.FAULT and self._engaged:
             self._watch_stopped(now)
             self._run_out(now, dt)

@@ -32,6 +32,8 @@ def _ordered(config: Any, *pairs: tuple[str, str]) -> None:
 class WatchTimes:
     """Times [s] and tolerances of the gate's watchdogs. Every one is required.
 
+    command_span: how long a command moves the target, as its sender meant it: one control period. Then the target
+        waits for the next, so that a late sender moves the arm later and not further.
     command_timeout: silence after a command that asked for motion, by receive time.
     state_timeout: silence of the measured pose or the external wrench, by receive time.
     camera_hold, camera_timeout: time without a new frame after which a policy is held, and is a fault.
@@ -47,6 +49,7 @@ class WatchTimes:
     max_measured_speed [m/s], max_measured_rotation_speed [rad/s]: of the arm itself, over a tenth of a second.
     """
 
+    command_span: float
     command_timeout: float
     state_timeout: float
     camera_hold: float
@@ -69,7 +72,8 @@ class WatchTimes:
 
     def __post_init__(self) -> None:
         _positive(self, tuple(field.name for field in fields(self)))
-        _ordered(self, ("camera_hold", "camera_timeout"), ("heartbeat_hold", "heartbeat_timeout"))
+        _ordered(self, ("command_span", "command_timeout"), ("camera_hold", "camera_timeout"),
+                 ("heartbeat_hold", "heartbeat_timeout"))
 
 
 @dataclass(frozen=True)

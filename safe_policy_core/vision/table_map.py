@@ -31,6 +31,8 @@ CONTACT_PLACE = "contact_place"
 """Field of a batch: where the tool would touch an added obstacle (x, y) [m], drawn anew for each row; NaN without."""
 _DILATIONS = (1, 1, 2, 4, 1)
 """Of the 3 x 3 convolutions: a cell sees the 19 x 19 around it."""
+_INWARDS = (0.007, 0.014, 0.021)
+"""How far beyond its rim a target surely reaches, for a tool that comes from there [m]."""
 _RARE = -4.0
 """Logit with which training begins: few recorded places are contacts or arrivals."""
 
@@ -114,7 +116,9 @@ class TableMap(nn.Module):
     def loss(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross entropies at the recorded places of the first `scenes` sequences (B, L, ...), and metrics.
 
-        A sequence counts as far as the episode of its first row goes and nothing has been touched before. Where the
+        A sequence counts as far as the episode of its first row goes and nothing has been touched before. A tool that
+        had gone on in its direction where it touched the target would have touched it there as well: no tool is ever
+        recorded within it, and a map of its rim alone is easily stepped over. Where the
         batch knows places at which the tool would touch something (`CONTACT_PLACE`), those count as contacts too;
         and every cell counts a little as no target.
         """
@@ -125,18 +129,27 @@ class TableMap(nn.Module):
         same = later.cumsum(1) == 0
         maps = self(part[SCENE][:, 0])
         happened = torch.stack([part["cost"] > 0, part["reward"] > 0], 1).float()
-        losses = functional.binary_cross_entropy_with_logits(self.at(maps, part[POSE][..., :2]), happened,
-                                                             reduction="none")
-        contact, arrival = (_mean(losses[:, kind], same & part[UNDISTURBED]) for kind in range(2))
+        tool, counts = part[POSE][..., :2], same & part[UNDISTURBED]
+        losses = functional.binary_cross_entropy_with_logits(self.at(maps, tool), happened, reduction="none")
+        contact, arrival = (_mean(losses[:, kind], counts) for kind in range(2))
+        further = torch.stack([self.at(maps, tool + depth * _direction(tool)) for depth in _INWARDS])
+        missed = (functional.softplus(-further[:, :, 1]) + functional.softplus(further[:, :, 0])).mean(0)
+        within = _mean((missed * happened[:, 1])[:, 1:], counts[:, 1:])
         empty = functional.softplus(maps[:, 1]).mean()
-        loss = contact + arrival + self.config.empty_weight * empty
-        metrics = {"table_map/contact": contact, "table_map/arrival": arrival, "table_map/empty": empty}
+        loss = contact + arrival + within + self.config.empty_weight * empty
+        metrics = {"table_map/contact": contact, "table_map/arrival": arrival, "table_map/within": within,
+                   "table_map/empty": empty}
         if CONTACT_PLACE in part:
             known = same & part[CONTACT_PLACE].isfinite().all(-1)
             added = functional.softplus(-self.at(maps, part[CONTACT_PLACE].nan_to_num())[:, 0])
             metrics["table_map/added_contact"] = added = _mean(added, known)
             loss = loss + self.config.added_weight * added
         return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def _direction(tool: Tensor) -> Tensor:
+    """(B, L, 2) places -> unit vectors of the steps that led there; 0 for the first, and for rest."""
+    return functional.normalize(functional.pad(tool.diff(dim=1), (0, 0, 1, 0)), dim=-1)
 
 
 def _mean(values: Tensor, mask: Tensor) -> Tensor:

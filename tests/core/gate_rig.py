@@ -22,7 +22,7 @@ PARAMETERS: dict[str, Any] = {
     "soft_force": 15.0, "hard_force": 30.0, "soft_torque": 5.0, "hard_torque": 12.0,
     "learned_layer": "required", "max_violation_probability": 0.9, "max_cost_value": 10.0, "monitor_timeout": 0.2,
     "cost_budget": 3.0,
-    "command_timeout": 0.15, "state_timeout": 0.1, "camera_hold": 0.12, "camera_timeout": 0.2,
+    "command_span": 0.1, "command_timeout": 0.15, "state_timeout": 0.1, "camera_hold": 0.12, "camera_timeout": 0.2,
     "heartbeat_hold": 0.15, "heartbeat_timeout": 0.2, "teleop_hold": 0.5, "stop_time": 0.1, "max_stamp_age": 0.5,
     "max_stamp_ahead": 0.05, "max_clock_step": 0.05, "quiet_time": 0.3, "measured_margin": 0.02,
     "measured_tilt_margin": 0.15, "arming_margin": 0.005, "max_measured_jump": 0.03, "max_measured_turn": 0.3,

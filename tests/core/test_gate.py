@@ -242,6 +242,29 @@ def test_silence_while_moving_is_a_latched_fault_after_150_ms(source: str) -> No
     assert rig.gate.counts["fault.stale_command"] == 1
 
 
+@pytest.mark.parametrize("source", ["policy", "teleop"])
+@pytest.mark.parametrize("late", [0, 3, 4])
+def test_a_late_sender_moves_the_arm_later_and_not_further(source: str, late: int) -> None:
+    rig = Rig().armed()
+    start = rig.gate.target.position[1]
+    for _ in range(6):
+        rig.send(twist(0.0, 0.15), source)
+        rig.tick(10 + late)
+    assert rig.decision.state == GateState.ACTIVE
+    # 6 periods of 0.1 s; each brake and start takes what the acceleration lets it.
+    assert rig.gate.target.position[1] - start == pytest.approx(6 * 0.015, abs=0.002)
+    assert (rig.gate.counts["limited.command_span"] > 0) == bool(late)
+
+
+def test_an_early_sender_ends_what_came_before_it() -> None:
+    rig = Rig().armed()
+    start = rig.gate.target.position[1]
+    for _ in range(6):
+        rig.send(twist(0.0, 0.15))
+        rig.tick(5)
+    assert rig.gate.target.position[1] - start == pytest.approx(6 * 0.0075, abs=0.002)
+
+
 def test_silence_is_a_fault_even_when_the_next_command_comes_before_the_next_tick() -> None:
     rig = Rig().armed()
     rig.tick(10, policy=RIGHT)
@@ -263,7 +286,7 @@ def test_zero_then_silence_holds() -> None:
 def test_a_fault_ramps_to_rest_and_the_target_stays() -> None:
     rig = Rig().armed()
     rig.tick(20, policy=twist(0.2))
-    rig.tick(15)
+    rig.gate.stop(rig.now)
     steps, before = [], rig.gate.target.position[0]
     for _ in range(40):
         x = rig.tick().target.position[0]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safe_policy_core.data.episode_file import read_pictures, read_tracks
+from safe_policy_core.data.episode_file import read_fields, read_pictures, read_tracks
 from safe_policy_core.data.episodes import EpisodeStore, read_episode, write_episode
 from safe_policy_core.data.json_lines import append_lines, read_lines
-from safe_policy_core.data.labels import LABELS_FILE, Label, LabelLayer, recording_id
+from safe_policy_core.data.labels import LABELS_FILE, Label, LabelLayer, identity_hash, recording_id
 from safe_policy_core.data.scores import SCORES_FILE, Score, read_scores, write_scores
 from safe_policy_core.errors import DatasetError
 from tests.core.point_env import image_episode
@@ -170,7 +170,7 @@ def test_an_episode_never_reads_another_file(tmp_path: Path, kind: str) -> None:
             layout = h5py.VirtualLayout((5,), "f4")
             layout[:] = h5py.VirtualSource(os.fspath(secret), "cost", (5,))
             file.create_virtual_dataset("cost", layout)
-    for read in (read_episode, read_tracks):
+    for read in (read_episode, read_tracks, lambda path: read_fields(path, ["cost"])):
         with pytest.raises(DatasetError, match=r"0\.h5: cost: .*this file"):
             read(path)
 
@@ -181,8 +181,14 @@ def test_tracks_and_pictures_are_those_of_the_episode(tmp_path: Path) -> None:
     tracks = read_tracks(tmp_path / "0.h5")
     assert set(tracks.observations) == {"pose"} and tracks.validated()
     np.testing.assert_array_equal(tracks.executed_action, episode.executed_action)
-    np.testing.assert_array_equal(read_pictures(tmp_path / "0.h5", slice(30, 40)),
-                                  episode.observations["image"][30:40])
+    for rows in (slice(30, 40), [0, 20, 40], slice(0, 41, 9)):
+        np.testing.assert_array_equal(read_pictures(tmp_path / "0.h5", rows), episode.observations["image"][rows])
+    with pytest.raises(DatasetError, match=r"0\.h5: observation/image"):
+        read_pictures(tmp_path / "0.h5", [0, 41])
+    fields, metadata = read_fields(tmp_path / "0.h5", ["cost", "human_action", "time_ns"])
+    assert metadata == episode.metadata and identity_hash(vars(tracks)) == recording_id(episode)
+    for name, values in fields.items():
+        np.testing.assert_array_equal(values, getattr(episode, name))
     with pytest.raises(DatasetError, match=r"0\.h5: observation/depth"):
         read_pictures(tmp_path / "0.h5", name="depth")
 

@@ -98,6 +98,20 @@ def test_left_padding_changes_nothing() -> None:
         assert torch.allclose(features[:, :2], alone, atol=1e-5)
 
 
+def test_targets_far_from_zero_are_told_apart() -> None:
+    """Returns of 98 to 102: what the transformer gets of the lowest and of the highest must differ."""
+    data = corridor_dataset(12)
+    data.rewards[:] = 0
+    data.rewards[data.starts[1:] - 1] = np.linspace(98, 102, len(data))
+    learner = make_learner("qpt", SPECS, CONFIGS["qpt"])
+    learner.data_source(data)
+    for actor in (learner.model.actor, learner.model.target_actor):
+        windows = windows_of(learner_of("qpt"), 2)
+        asked = torch.tensor([98.0, 102.0]).view(2, 1).expand(2, 4) * learner.model.return_unit
+        tokens = actor.transformer.input_norm(actor.embed(windows._replace(returns_to_go=asked))[:, 0, 0])
+        assert (tokens[0] - tokens[1]).norm() > 0.5 * tokens[0].norm()
+
+
 def test_no_action_sees_itself_or_the_future() -> None:
     learner = learner_of("qpt")
     windows = windows_of(learner)

@@ -88,9 +88,9 @@ def test_every_bad_file_is_a_line_and_the_rest_works(folder: Path, tmp_path: Pat
 
 
 def test_a_file_that_kills_its_reader_costs_only_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = dataset_module.read_tracks
-    monkeypatch.setattr(dataset_module, "read_tracks",
-                        lambda path: os.kill(os.getpid(), signal.SIGKILL) if path.name == "1.h5" else whole(path))
+    whole = dataset_module.read_fields
+    monkeypatch.setattr(dataset_module, "read_fields", lambda path, names: (
+        os.kill(os.getpid(), signal.SIGKILL) if path.name == "1.h5" else whole(path, names)))
     rows = loaded(folder).rows()
     assert [bool(row["recording"]) for row in rows] == [True, False, True] and "crashes" in rows[1]["problem"]
 
@@ -107,8 +107,8 @@ HOSTILE = ("", "not json", "[]", "null", "{}", '{"do": []}', '{"do": "choose", "
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:40])
 def test_a_message_that_no_page_sends_is_answered_and_changes_nothing(folder: Path, text: str) -> None:
     page = ReviewPage(loaded(folder))
-    page.changes()
-    assert page.settle()
+    assert page.changes()["tracks"]
+    page.settle()
     page.take(text)
     assert page.changes()["notice"]
     assert not (folder / LABELS_FILE).exists()

@@ -101,7 +101,8 @@ def test_the_list_begins_with_the_worst_score_and_tells_of_bad_files(review: Rev
     assert page.locator(".entry").first.get_attribute("data-name") == "3.h5"
     assert "0.05" in page.locator(".entry").first.inner_text()
     assert "not an HDF5 file" in page.locator(".entry[data-name='bad.h5']").inner_text()
-    assert page.evaluate("[...document.querySelectorAll('.thumbnail')].filter((i) => i.naturalWidth).length") > 0
+    page.wait_for_function("document.querySelectorAll('img.thumbnail').length === 6 && "
+                           "[...document.querySelectorAll('img.thumbnail')].every((image) => image.naturalWidth)")
 
 
 def test_frames_are_scrubbed_with_keys_and_pointer(review: Review) -> None:

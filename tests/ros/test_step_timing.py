@@ -34,19 +34,56 @@ def test_a_long_pause_moves_the_grid_and_is_counted():
     assert (deadline - first) / 0.1 == pytest.approx(round((deadline - first) / 0.1))
 
 
+def gate_status(track, path, since, until, offset):
+    """What the gate says 50 times a second in that time [s]; newer statuses are on their way still."""
+    for time in np.arange(since, until, 0.02) + offset:
+        track.append(1000 + time, path(time))
+
+
 @pytest.mark.parametrize("offset", [0.0, 0.004, 0.011, 0.019])
 def test_executed_action_is_that_of_the_command_whatever_the_phase_of_the_status(offset):
-    action = np.array([0.8, -0.5, 0.2, 0.1, -0.9, 0.4])
-    track, start = TargetTrack(), np.array([0.5, 0.0, 0.036, 0, 0, 0])
-    for time in np.arange(-0.1, 0.1, 0.02) + offset:
-        track.append(1000 + time, start + max(0.0, time) / CONTROL_PERIOD * action * SCALE)
-    assert np.allclose(track.executed_action(1000.0, SCALE), action, atol=0.1)
+    first, second = np.array([0.8, -0.5, 0.2, 0.1, -0.9, 0.4]), np.array([0.3, 0.9, 0.2, -0.4, 0.0, 0.4])
+    start = np.array([0.5, 0.0, 0.036, 0, 0, 0])
+
+    def path(time):
+        return start + (np.clip(time / 0.1, 0, 1) * first + np.clip(time / 0.1 - 1, 0, 1) * second) * SCALE
+
+    track = TargetTrack()
+    gate_status(track, path, -0.1, 0.0, 0.0)
+    track.begin()
+    gate_status(track, path, 0.0, 0.08, offset)
+    assert np.allclose(track.executed_action(1000.0, SCALE), first, atol=0.02)
+    gate_status(track, path, 0.08, 0.18, offset)
+    assert np.allclose(track.executed_action(1000.1, SCALE), second, atol=0.02)
+
+
+def test_executed_actions_add_up_to_the_targets_way_however_it_went():
+    rng = np.random.default_rng(0)
+    track, time, where = TargetTrack(), 1000.0, np.array([0.5, 0, 0.036, 0.01, 0, 0])
+    track.append(time, where)
+    track.begin()
+    begin, total = where.copy(), np.zeros(6)
+    for _ in range(30):
+        sent, velocity = time, rng.uniform(-1, 1, 6) * SCALE / CONTROL_PERIOD
+        for _ in range(rng.integers(3, 9)):  # from 0.06 to 0.16 s, and sometimes faster than an action says
+            time += 0.02
+            where = where + velocity * 0.02
+            track.append(time, where)
+        total += track.executed_action(sent, SCALE)
+    for _ in range(5):
+        time += 0.1
+        track.append(time - 0.05, where)
+        track.append(time, where)
+        total += track.executed_action(time, SCALE)
+    np.testing.assert_allclose(total * SCALE, where - begin, atol=1e-6)
 
 
 def test_executed_action_of_a_held_target_is_zero():
     track = TargetTrack()
+    assert np.array_equal(track.executed_action(0.1, SCALE), np.zeros(6, np.float32))
     for time in np.arange(0, 0.2, 0.02):
         track.append(time, np.array([0.5, 0, 0.036, 0.01, 0, 0]))
+    track.begin()
     assert np.array_equal(track.executed_action(0.1, SCALE), np.zeros(6, np.float32))
 
 

@@ -143,16 +143,14 @@ class FospModel(nn.Module):
         return ReachAvoid(contact, arrival, area.low, area.high, self.tool_view.step_length, self.config.discount,
                           self.config.reach_avoid)
 
-    def redirected(self, choice: Choice, features: Tensor, solved: ReachAvoid, tool: Tensor) -> Choice:
-        """`choice` of one row, or the map's where that knows a better step from `tool` (2,) [m].
+    def redirected(self, choice: Choice, features: Tensor, solved: ReachAvoid, commanded: np.ndarray) -> Choice:
+        """`choice` of one row, or the map's where that knows a better step from `commanded` (2,) [m].
 
         The map's height and rotation are the offline actor's mode, as demonstrated: the map was learned with tools
         held so. Draws, and an online actor that no reward holds upright, tilted the tool by up to 0.3 rad in
         fine-tuning, and the corners of its fingers touched.
         """
-        place = tool.cpu().numpy().astype(float)
-        solved.stand_at(place)
-        step = solved.step(place, choice.action[0, :2].cpu().numpy())
+        step = solved.step(commanded, choice.action[0, :2].cpu().numpy())
         if step is None:
             return choice
         action = self.actors[0](features).mode.clone()

@@ -11,6 +11,9 @@ from safe_policy_core.methods.fosp.reach_avoid import ReachAvoid
 from safe_policy_core.vision.tool_view import IMAGE, POSE, SCENE
 from safe_policy_core.world_model import LatentState
 
+_LONGEST_LEAD = 0.03
+"""How far from the tool the command is believed to be at most, along x and y [m]; the gate lets it run 0.04 m ahead."""
+
 
 class FospPolicy(Policy):
     """Shares the model's weights with whoever trains it; the recurrent state is its own.
@@ -27,11 +30,12 @@ class FospPolicy(Policy):
         self._scene: torch.Tensor | None = None
         self.solved: ReachAvoid | None = None
         """The running episode's map, for those who want to see it; None before its first step and without a map."""
+        self._commanded: np.ndarray | None = None
         self._action = torch.zeros(1, *specs.action.shape, device=self._device)
 
     def reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)
-        self._state = self._scene = self.solved = None
+        self._state = self._scene = self.solved = self._commanded = None
         self._action = torch.zeros_like(self._action)
 
     @torch.inference_mode()
@@ -52,9 +56,12 @@ class FospPolicy(Policy):
         choice = model.choose(features, self._generator, greedy=deterministic)
         violation = float(model.reachability.violation_probability(features))
         if self.solved is not None:
-            choice = model.redirected(choice, features, self.solved, tensors[POSE][0, :2])
+            tool = arrays[POSE][:2].astype(float)
+            self.solved.stand_at(tool)
+            commanded = self._commanded_from(tool)
+            choice = model.redirected(choice, features, self.solved, commanded)
             # The network's is that of the demonstrators' ways, and of copies half of which were made to touch.
-            violation = self.solved.violation_probability(arrays[POSE][:2])
+            violation = max(self.solved.violation_probability(place) for place in (tool, commanded))
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(
@@ -65,4 +72,16 @@ class FospPolicy(Policy):
 
     def observe_executed(self, action: np.ndarray) -> None:
         """The latent goes on with the action that ran. Raises `SpecError` when it is not of the action spec."""
-        self._action = torch.as_tensor(self.specs.action.validate(action), device=self._device).unsqueeze(0)
+        executed = self.specs.action.validate(action)
+        self._action = torch.as_tensor(executed, device=self._device).unsqueeze(0)
+        if self._commanded is not None and self._model.tool_view is not None:
+            self._commanded += self._model.tool_view.step_length * executed[:2]
+
+    def _commanded_from(self, tool: np.ndarray) -> np.ndarray:
+        """(2,) [m] where the tool is going to, measured at `tool` (2,): an action moves the command, and the arm
+        follows a centimetre or two behind. Planned from the tool itself, each step would come after the bend that
+        it was meant for."""
+        if self._commanded is None:
+            self._commanded = tool.copy()
+        self._commanded = np.clip(self._commanded, tool - _LONGEST_LEAD, tool + _LONGEST_LEAD)
+        return self._commanded

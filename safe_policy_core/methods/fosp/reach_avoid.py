@@ -24,11 +24,12 @@ _NEIGHBOURS = tuple((x, y) for x in range(-2, 3) for y in range(-2, 3) if gcd(x,
 """Cells that a path may go on to: 16 directions."""
 _SWEEPS = 200
 _TOLERANCE = 1e-4
-_DIRECTIONS = 48
 _BELIEVED = 0.05
 """Smaller arrival probabilities are not worth solving the map again."""
-_LENGTHS = (1.0, 0.5)
-"""Steps that are compared, as shares of the longest."""
+_ARRIVED = 0.5
+"""Where arrival is as likely, the way has come to its end."""
+_AS_GOOD = 0.99
+"""Share of the best value with which a longer step is preferred."""
 
 
 @dataclass(frozen=True)
@@ -73,26 +74,34 @@ def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[flo
     return values.astype(float)
 
 
-def violation_probabilities(values: np.ndarray, contact: np.ndarray, arrival: np.ndarray, cell: tuple[float, float],
-                            step: float, discount: float) -> np.ndarray:
-    """(Y, X) probabilities of a contact before the target on the way that `values` lead, undiscounted; rho is 1 here.
-
-    p(x) = 1 - (1 - c(x)) (a(x) + (1 - a(x)) (1 - p(y))) with y the neighbour that the value iteration goes on to.
-    """
+def best_neighbours(values: np.ndarray, cell: tuple[float, float], step: float, discount: float) -> np.ndarray:
+    """(Y X,) the cell, counted along x and then y, that the value iteration goes on to from each."""
     height, width = values.shape
     padded = np.pad(values, 2, constant_values=-1.0)
     ahead = np.stack([discount ** (np.hypot(x * cell[0], y * cell[1]) / step)
                       * padded[2 + y:2 + y + height, 2 + x:2 + x + width] for x, y in _NEIGHBOURS])
     steps = np.array(_NEIGHBOURS)[ahead.argmax(0)]
     rows, columns = np.indices(values.shape)
-    following = ((rows + steps[..., 1]) * width + columns + steps[..., 0]).ravel()
+    return ((rows + steps[..., 1]) * width + columns + steps[..., 0]).ravel()
+
+
+def violation_probabilities(following: np.ndarray, contact: np.ndarray, arrival: np.ndarray) -> np.ndarray:
+    """(Y, X) probabilities of a contact before the target on the way of `following`, undiscounted; rho is 1 here.
+
+    p(x) = 1 - (1 - c(x)) (a(x) + (1 - a(x)) (1 - p(y))) with y the cell that `best_neighbours` goes on to.
+    """
     spared, arrived = (1 - contact).ravel(), arrival.ravel()
-    safe = np.ones(values.size)
+    safe = np.ones(spared.size)
     for _ in range(_SWEEPS):
         before, safe = safe, spared * (arrived + (1 - arrived) * safe[following])
         if np.abs(safe - before).max() < _TOLERANCE:
             break
-    return 1 - safe.reshape(values.shape)
+    return 1 - safe.reshape(contact.shape)
+
+
+def _logit(probability: np.ndarray | float) -> np.ndarray:
+    bounded = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(bounded / (1 - bounded))
 
 
 class ReachAvoid:
@@ -105,15 +114,11 @@ class ReachAvoid:
         self._low, self._high = np.array(low), np.array(high)
         self._shape = np.array(self.contact.shape[::-1])
         self._length, self._discount, self._config = step, discount, config
-        self.values = self.violations = np.zeros(())
+        self.values = self.violations = self._following = np.zeros(())
         """(cells, cells) reach-avoid values and violation probabilities."""
         rows, columns = np.indices(self.contact.shape)
         self._centres = self._low + (np.stack([columns, rows], -1) + 0.5) / self._shape * (self._high - self._low)
         self._solve()
-        angles = np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS
-        circle = np.stack([np.cos(angles), np.sin(angles)], -1)
-        self.steps = np.concatenate([*(length * circle for length in _LENGTHS), np.zeros((1, 2))])
-        """(N, 2) x and y of the actions that are compared; the last is rest."""
 
     @property
     def corners(self) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -124,40 +129,70 @@ class ReachAvoid:
         width, height = (self._high - self._low) / self._shape
         self.values = reach_avoid_values(self.contact, self.arrival, (width, height), self._length, self._discount,
                                          self._config.risk)
-        self.violations = violation_probabilities(self.values, self.contact, self.arrival, (width, height),
-                                                  self._length, self._discount)
+        self._following = best_neighbours(self.values, (width, height), self._length, self._discount)
+        self.violations = violation_probabilities(self._following, self.contact, self.arrival)
 
     def violation_probability(self, tool: np.ndarray) -> float:
         """Of a contact before the target on the map's way from `tool` (2,) [m]."""
         return float(self._at(self.violations, np.asarray(tool, float)[None])[0])
 
     def stand_at(self, tool: np.ndarray) -> None:
-        """Takes into account that the tool is at (2,) [m] and the episode goes on: that is no place of arrival."""
-        if self._at(self.arrival, tool[None])[0] > _BELIEVED:
-            self.arrival[np.linalg.norm(self._centres - tool, axis=-1) < self._config.refuted] = 0.0
-            self._solve()
+        """Takes into account that the tool is at (2,) [m] and the episode goes on: that is no place of arrival.
 
-    def step(self, tool: np.ndarray, action: np.ndarray) -> np.ndarray | None:
-        """The best step (2,) from `tool` (2,) [m]; None where the policy's own `action` (2,) is as good.
-
-        Rest where no step promises anything: no way is seen, and the arm waits for the episode's end.
+        A map that was too generous there is so all around the target: the other places lose as much of their log
+        odds, or the tool would try the whole rim before it went further in. The best place stays as likely as not.
         """
-        scores = self.scores(tool, np.concatenate([self.steps, np.asarray(action, float)[None]]))
-        best, own = scores[:-1].max(), scores[-1]
-        if best < self._config.hopeless:
-            return self.steps[-1]
-        return None if own >= (1 - self._config.deference) * best else self.steps[scores[:-1].argmax()]
+        near = np.linalg.norm(self._centres - tool, axis=-1) < self._config.refuted
+        if not (self.arrival[near] > _BELIEVED).any():
+            return
+        generous = _logit(self._at(self.arrival, tool[None])[0]) - _logit(_BELIEVED)
+        self.arrival[near] = 0.0
+        logits = _logit(self.arrival)
+        self.arrival = 1 / (1 + np.exp(-(logits - min(max(generous, 0.0), max(logits.max(), 0.0)))))
+        self._solve()
 
-    def scores(self, tool: np.ndarray, actions: np.ndarray) -> np.ndarray:
-        """(N,) values of going from `tool` (2,) [m] by actions (N, 2) in [-1, 1]; half way is looked at too."""
-        ends = np.clip(tool + self._length * np.asarray(actions, float), self._low, self._high)
-        spared = (1 - self._at(self.contact, (tool + ends) / 2)) ** self._config.risk
-        return self._discount * spared * self._at(self.values, ends)
+    def step(self, place: np.ndarray, action: np.ndarray) -> np.ndarray | None:
+        """The map's step (2,) from `place` (2,) [m]; None where the policy's own `action` (2,) is as good.
+
+        Rest where no way promises anything: none is seen, and the arm waits for the episode's end.
+        """
+        way = self._way(place)
+        ahead = np.linalg.norm(way - place, axis=-1)
+        scores = self._discount ** (ahead / self._length) * self._promise(place, way)
+        if scores.max() < self._config.hopeless:
+            return np.zeros(2)
+        chosen = np.flatnonzero(scores >= _AS_GOOD * scores.max())[-1]
+        end = np.clip(place + self._length * np.asarray(action, float), self._low, self._high)
+        if self._discount * self._promise(place, end[None])[0] >= (1 - self._config.deference) * scores[chosen]:
+            return None
+        return (way[chosen] - place) / max(self._length, ahead[chosen])
+
+    def _way(self, place: np.ndarray) -> np.ndarray:
+        """(N, 2) [m] the cells' centres on the value iteration's own way from `place` (2,), a step far: it goes where
+        the values say, while steps that were compared by values between the centres waited at their crests."""
+        corner = self._corner(place[None])[0][0]
+        around = [corner[0] + x + (corner[1] + y) * self._shape[0] for x in range(2) for y in range(2)]
+        centres, arrival = self._centres.reshape(-1, 2), self.arrival.ravel()
+        scores = self._discount ** (np.linalg.norm(centres[around] - place, axis=-1) / self._length)
+        way = [around[int((scores * self._promise(place, centres[around])).argmax())]]
+        while arrival[way[-1]] < _ARRIVED and np.linalg.norm(centres[way[-1]] - place) < self._length \
+                and len(way) < _SWEEPS and self._following[way[-1]] not in way:
+            way.append(self._following[way[-1]])
+        return centres[way[1:] or way]
+
+    def _promise(self, place: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """(N,) values of `ends` (N, 2) [m], not discounted; contacts half way to them are counted too."""
+        return (1 - self._at(self.contact, (place + ends) / 2)) ** self._config.risk * self._at(self.values, ends)
+
+    def _corner(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(N, 2) places -> the cell to the lower left, and how far beyond its centre they are in cells."""
+        cells = np.clip((places - self._low) / (self._high - self._low) * self._shape - 0.5, 0, self._shape - 1)
+        corner = np.minimum(cells.astype(int), self._shape - 2)
+        return corner, cells - corner
 
     def _at(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
         """`table` at (N, 2) places x, y [m], between the cells' centres linearly, beyond them as at the border."""
-        cells = np.clip((places - self._low) / (self._high - self._low) * self._shape - 0.5, 0, self._shape - 1)
-        corner = np.minimum(cells.astype(int), self._shape - 2)
-        (x, y), (right, up) = corner.T, (cells - corner).T
+        corner, beyond = self._corner(places)
+        (x, y), (right, up) = corner.T, beyond.T
         return (1 - up) * ((1 - right) * table[y, x] + right * table[y, x + 1]) \
             + up * ((1 - right) * table[y + 1, x] + right * table[y + 1, x + 1])

@@ -6,6 +6,7 @@ import copy
 
 from torch import Tensor
 
+from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.sequence.model import SequenceModel
@@ -22,6 +23,11 @@ class QptModel(SequenceModel):
         self.target_actor = copy.deepcopy(self.actor).requires_grad_(False).eval()
         self.critics = TwinCritics(self.inputs, self.action_dim, config.critic_units, config.critic_layers, 2,
                                    config.target_rate)
+
+    def measure(self, dataset: DsrlDataset) -> None:
+        super().measure(dataset)
+        # `follow` moves weights alone; before the first update the copy is the same in all else too.
+        self.target_actor.load_state_dict(self.actor.state_dict())
 
     def values(self, states: Tensor, actions: Tensor, slow: bool = False) -> tuple[Tensor, Tensor]:
         """Reward value (the smaller estimate) and cost value (by `cost_pessimism`) of (N, ...) pairs, each (N,)."""

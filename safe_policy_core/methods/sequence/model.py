@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sequences import frontier
+from safe_policy_core.data.sequences import frontier, to_go
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.sequence.config import SequenceConfig
@@ -79,7 +79,11 @@ def vector_size(specs: Specs) -> int:
 
 
 class ConditionalTransformer(nn.Module):
-    """pi(a_t | the last K steps) over scaled inputs: states standardised, to-go sums within about `TOKEN_RANGE`."""
+    """pi(a_t | the last K steps) over scaled inputs: states standardised, to-go sums within about `TOKEN_RANGE`.
+
+    `to_go` standardises the latter: the norm behind the embedding drops the size of w x + b, so that of sums far from 0
+    hardly anything was left (a window's action did not depend on what it was asked for).
+    """
 
     def __init__(self, inputs: int, action_dim: int, config: SequenceConfig) -> None:
         super().__init__()
@@ -92,15 +96,17 @@ class ConditionalTransformer(nn.Module):
         self.action_head = nn.Linear(units, action_dim * (2 if config.stochastic else 1))
         self.cost_head = Mlp(units + action_dim, 1, units, 1) if config.use_cost else None
         self.tokens = 4 if config.use_cost else 3
+        self.to_go = Standardiser(2, batches=1)
         nn.init.normal_(self.time.weight, std=0.02)
 
     def embed(self, windows: Windows) -> Tensor:
         """(B, K, tokens, units) in the order of eq. 2: return-to-go, cost-to-go, state, action."""
         time = self.time(windows.time_steps.clamp(max=self.steps - 1))
-        tokens = [self.return_token(windows.returns_to_go.unsqueeze(-1)), self.state_token(windows.observations),
+        to_go = self.to_go(torch.stack([windows.returns_to_go, windows.costs_to_go], -1)).split(1, -1)
+        tokens = [self.return_token(to_go[0]), self.state_token(windows.observations),
                   self.action_token(windows.actions)]
         if self.cost_token is not None:
-            tokens.insert(1, self.cost_token(windows.costs_to_go.unsqueeze(-1)))
+            tokens.insert(1, self.cost_token(to_go[1]))
         return torch.stack([token + time for token in tokens], 2)
 
     def features(self, windows: Windows) -> Tensor:
@@ -121,7 +127,8 @@ class ConditionalTransformer(nn.Module):
         tokens = self.embed(window)
         earlier, newest = tokens[:, :-1].flatten(1, 2), tokens[:, -1:, 1:-1]
         time = self.time(window.time_steps[:, -1].clamp(max=self.steps - 1))
-        returns = self.return_token((window.returns_to_go[:, -1] + offsets).unsqueeze(-1)) + time
+        to_go = torch.stack([window.returns_to_go[:, -1] + offsets, window.costs_to_go[:, -1].expand_as(offsets)], -1)
+        returns = self.return_token(self.to_go(to_go)[:, :1]) + time
         length = newest.shape[2] + 1
         branches = torch.cat([returns.view(1, len(offsets), 1, -1), newest.expand(-1, len(offsets), -1, -1)], 2)
         mask = continuation_mask(earlier.shape[1], len(offsets), length, offsets.device)
@@ -179,12 +186,15 @@ class SequenceModel(nn.Module):
     @torch.no_grad()
     def measure(self, dataset: DsrlDataset) -> None:
         """Takes the scales of inputs and the reward frontier from the data."""
-        rows = dataset.observations[::max(1, dataset.rows // ROWS_FOR_STATISTICS)]
-        self.standardiser.update(torch.as_tensor(rows, device=self.horizon.device))
+        some = slice(None, None, max(1, dataset.rows // ROWS_FOR_STATISTICS))
+        self.standardiser.update(torch.as_tensor(dataset.observations[some], device=self.horizon.device))
         self.largest_return.fill_(float(np.abs(dataset.returns).max()) or 1.0)
         self.largest_cost.fill_(float(dataset.cost_returns.max()) or 1.0)
         self.largest_step_cost.fill_(float(dataset.costs.max()) or 1.0)
         self.horizon.fill_(int(dataset.lengths.max()))
+        sums = np.stack([to_go(values, dataset)[some] for values in (dataset.rewards, dataset.costs)], -1)
+        units = torch.stack([self.return_unit, self.cost_unit])
+        self.actor.to_go.update(torch.as_tensor(sums, device=units.device) * units)
         costs = np.linspace(dataset.cost_returns.min(), dataset.cost_returns.max(), FRONTIER_POINTS)
         self.frontier_cost.copy_(torch.from_numpy(costs))
         self.frontier_return.copy_(torch.from_numpy(dataset.returns[frontier(dataset, costs)]))

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 import numpy as np
 
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.safety.motion import CONTROL_PERIOD
-
-SHORTEST_WINDOW = 0.03
-"""[s] Under this the gate's 50 Hz status does not resolve a velocity."""
-
 
 def action_scale(specs: Specs) -> np.ndarray:
     """(6,) what an action of 1 means in one control period [m, rad]."""
@@ -20,40 +14,32 @@ def action_scale(specs: Specs) -> np.ndarray:
 
 
 class TargetTrack:
-    """The commanded pose over the last seconds, as stamped by the gate."""
+    """How far the gate's commanded pose has gone, in actions whose sum is exact."""
 
-    def __init__(self, length: int = 256) -> None:
-        self._times: deque[float] = deque(maxlen=length)
-        self._targets: deque[np.ndarray] = deque(maxlen=length)
+    def __init__(self) -> None:
+        self._time, self._target, self._velocity = -np.inf, np.zeros(6), np.zeros(6)
+        self._reported = np.zeros(6)
 
     def append(self, time: float, target: np.ndarray) -> None:
-        """target (6,) pose vector at `time` [s]; samples out of order are dropped."""
-        if not self._times or time > self._times[-1]:
-            self._times.append(time)
-            self._targets.append(target)
+        """target (6,) pose vector at `time` [s], as stamped by the gate; samples out of order are dropped."""
+        if time > self._time:
+            if np.isfinite(self._time):
+                self._velocity = (target - self._target) / (time - self._time)
+            self._time, self._target = time, target
 
-    def clear(self) -> None:
-        self._times.clear()
-        self._targets.clear()
+    def begin(self) -> None:
+        """Actions are counted from here."""
+        self._reported = self._target.copy()
 
-    def __len__(self) -> int:
-        return len(self._times)
+    def executed_action(self, sent: float, scale: np.ndarray) -> np.ndarray:
+        """(6,) float32 what the command of `sent` [s] moves, to the end of its control period.
 
-    def executed_action(self, begin: float, scale: np.ndarray) -> np.ndarray:
-        """(6,) float32 mean commanded velocity since `begin` [s], as an action of one control period.
-
-        The window runs from the moment the command was sent to the newest status. Dividing by its
-        measured length keeps the 20 ms grain of the status out of the action. Clipped to [-1, 1].
-        Zeros when the gate has said nothing in the window.
+        The newest status is a few hundredths of a second from that end: until then the target is taken to go on as it
+        does. What comes otherwise, and what is clipped to [-1, 1], is in the next action: from `begin` on all actions
+        add up to where the target is. Zeros before the gate has said anything.
         """
-        if len(self) < 2:
-            return np.zeros(6, np.float32)
-        times, targets = np.array(self._times), np.array(self._targets)
-        begin = min(begin, times[-1] - SHORTEST_WINDOW)
-        begin = max(begin, times[0])
-        window = times[-1] - begin
-        if window <= 0:
-            return np.zeros(6, np.float32)
-        before = np.array([np.interp(begin, times, targets[:, axis]) for axis in range(6)])
-        action = (targets[-1] - before) * (CONTROL_PERIOD / window) / scale
-        return np.clip(action, -1, 1).astype(np.float32)
+        left = min(max(sent + CONTROL_PERIOD - self._time, 0.0), CONTROL_PERIOD)
+        moved = self._target + self._velocity * left - self._reported if np.isfinite(self._time) else np.zeros(6)
+        action = np.clip(moved / scale, -1, 1).astype(np.float32)
+        self._reported = self._reported + action * scale
+        return action

@@ -191,9 +191,9 @@ class GraphLink:
         return (pose_from_msg(status.target).to_vector(self._nominal),
                 pose_from_msg(status.measured).to_vector(self._nominal))
 
-    def executed_action(self, begin_ns: int, scale: np.ndarray) -> np.ndarray:
-        """What ran since `begin_ns`, see `TargetTrack.executed_action`."""
-        return self._track.executed_action(begin_ns * 1e-9, scale)
+    def executed_action(self, sent_ns: int, scale: np.ndarray) -> np.ndarray:
+        """What the command of `sent_ns` moves, see `TargetTrack.executed_action`."""
+        return self._track.executed_action(sent_ns * 1e-9, scale)
 
     def take_signals(self) -> StepSignals:
         """Hands over what accumulated, and starts anew from the present levels."""
@@ -201,9 +201,10 @@ class GraphLink:
         self._signals = StepSignals(reward=self._levels["reward"], cost=self._levels["cost"])
         return signals
 
-    def forget_labels(self) -> None:
-        """Levels of the last scene mean nothing in the next."""
+    def forget(self) -> None:
+        """Labels and motion of the last scene mean nothing in the next."""
         self.poll()
+        self._track.begin()
         self._levels = dict.fromkeys(self._levels, 0.0)
         self._signals, self._operator_has_arm = StepSignals(), False
 

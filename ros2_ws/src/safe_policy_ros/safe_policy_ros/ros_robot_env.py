@@ -109,7 +109,7 @@ class RosRobotEnv(RobotEnv):
         try:
             preparation = self._preparation
             preparation.await_graph()
-            self._graph.forget_labels()
+            self._graph.forget()
             self._graph.presence.begin(time.monotonic())
             limits = self._limits.read()
             self._scene.clear(self.plan.task, seed)
@@ -123,7 +123,7 @@ class RosRobotEnv(RobotEnv):
             self._announce(EpisodeState.ENDED)
             raise
         self._steps, self._violation, self._epoch = 0, False, preparation.status().epoch
-        self._graph.forget_labels()
+        self._graph.forget()
         self._pacer.start()
         self._running = True
         self._announce(EpisodeState.RUNNING, self._metadata(layout, limits))

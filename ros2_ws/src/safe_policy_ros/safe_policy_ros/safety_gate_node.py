@@ -75,6 +75,7 @@ PARAMETERS: dict[str, Kind] = {
     "max_clock_step": Number(0.005, 1.0, "jump of the ROS clock against the steady one that is a fault [s]"),
     "max_measured_speed": Number(0.01, 1.7, "speed of the arm's tool that is a fault [m/s]"),
     "max_measured_rotation_speed": Number(0.05, 5.0, "turning speed of the arm's tool that is a fault [rad/s]"),
+    "command_span": Number(0.01, 0.2, "how long a command moves the target: one control period [s]"),
     "command_timeout": Number(0.02, 0.5, "silence after a motion command that is a fault [s]"),
     "state_timeout": Number(0.02, 0.5, "silence of the measured pose that is a fault [s]"),
     "teleop_hold": Number(0.1, 5.0, "how long the operator keeps the policy out after the last motion [s]"),
