@@ -20,27 +20,30 @@ MAX_SECONDS = 60
 CRASHED = f"crashes its reader, or takes more than {MAX_SECONDS} s: remove it"
 
 
-def in_workers(work: Callable[[Path], T], paths: Iterable[Path], workers: int, behind: bool = False
+def in_workers(work: Callable[[Path], T], paths: Iterable[Path], workers: int, behind: bool = False, batch: int = 1
                ) -> Iterator[tuple[Path, T | None]]:
     """(path, what `work` gives for it) in the order of `paths`; None for a file that ends its process.
 
     work: a function of a module, because its name goes to other processes. Workers are forked at the first step.
-    behind: let everything else on this machine go first.
+    behind: let everything else on this machine go first. batch: files that a worker answers for at once; it waits after
+    each answer when another thread keeps this process busy.
     """
     pending = list(paths)
     while pending:
         done = 0
         with _Pool(workers, behind) as pool:
-            futures = [pool.submit(_timed, work, path) for path in pending]
+            futures = [pool.submit(_timed, work, pending[first:first + batch])
+                       for first in range(0, len(pending), batch)]
             try:
-                for path, future in zip(pending, futures, strict=True):
-                    result = future.result()
-                    done += 1
-                    yield path, result
+                for future in futures:
+                    for result in future.result():
+                        done += 1
+                        yield pending[done - 1], result
             except BrokenProcessPool:
                 pass
         # A worker died over one of the first that are left. Those get a process each.
-        alone, pending = pending[done:][:4 * workers], pending[done:][4 * workers:]
+        end = done + max(4, batch) * workers
+        alone, pending = pending[done:end], pending[end:]
         for path in alone:
             yield path, _alone(work, path, behind)
 
@@ -58,7 +61,7 @@ class _Pool(ProcessPoolExecutor):
 def _alone(work: Callable[[Path], T], path: Path, behind: bool) -> T | None:
     with _Pool(1, behind) as pool:
         try:
-            return pool.submit(_timed, work, path).result()
+            return pool.submit(_timed, work, [path]).result()[0]
         except BrokenProcessPool:
             return None
 
@@ -73,7 +76,11 @@ def _limit(behind: bool) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _timed(work: Callable[[Path], T], path: Path) -> T:
+def _timed(work: Callable[[Path], T], paths: list[Path]) -> list[T]:
+    return [_in_time(work, path) for path in paths]
+
+
+def _in_time(work: Callable[[Path], T], path: Path) -> T:
     # Kills this process when it is over: a library that hangs does not return to Python for an exception.
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_VIRTUAL, MAX_SECONDS)

@@ -15,14 +15,16 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data_collection.isolation import CRASHED, in_workers
-from safe_policy_core.data.episode_file import Episode, read_tracks
+from safe_policy_core.data.episode_file import Episode, read_fields, read_tracks, succeeded
 from safe_policy_core.data.episodes import episode_files, read_episode
-from safe_policy_core.data.labels import LEVELS, Label, LabelLayer, recording_id
+from safe_policy_core.data.labels import IDENTITY, LEVELS, Label, LabelLayer, identity_hash
 from safe_policy_core.data.scores import Score, read_scores
 from safe_policy_core.errors import DatasetError
 
 log = logging.getLogger(__name__)
 
+BATCH = 16
+"""Files that the list gets at once."""
 
 T = TypeVar("T")
 
@@ -40,11 +42,11 @@ class Facts:
 
 def read_facts(path: Path) -> Facts:
     try:
-        episode = read_tracks(path)
+        found, metadata = read_fields(path, (*IDENTITY, *LEVELS, "terminated"))
     except DatasetError as error:
         return Facts(problem=str(error))
-    return Facts(recording_id(episode), {kind: getattr(episode, kind) for kind in LEVELS},
-                 str(episode.metadata.get("task", "")), episode.success)
+    return Facts(identity_hash(found), {kind: found[kind] for kind in LEVELS}, str(metadata.get("task", "")),
+                 succeeded(metadata, found["terminated"], found["reward"]))
 
 
 def damage(path: Path) -> str:
@@ -107,12 +109,12 @@ class ReviewDataset:
             return None
 
     def load(self, stop: threading.Event) -> None:
-        """Reads every file's tracks, so that the list is there soon; then verifies every file's checksum.
+        """Reads what the list shows of every file; then, behind all other work here, verifies every file's checksum.
 
         In a process beside this one: the page stays quick, and a file that crashes its reader costs only itself.
         """
         known: dict[str, Entry] = {}
-        for entry, found in self._each(read_facts, stop):
+        for entry, found in self._each(read_facts, stop, batch=BATCH):
             if found is None or found.problem:
                 self._spoil(entry, found.problem if found else f"{entry.name}: {CRASHED}")
                 continue
@@ -122,14 +124,16 @@ class ReviewDataset:
                 self.version += 1
             if (first := known.setdefault(found.recording, entry)) is not entry:
                 self._spoil(entry, f"{entry.name}: the same recording as {first.name}")
-        for entry, problem in self._each(damage, stop):
+        for entry, problem in self._each(damage, stop, behind=True):
             if problem != "":
                 self._spoil(entry, problem or f"{entry.name}: {CRASHED}")
 
-    def _each(self, work: Callable[[Path], T], stop: threading.Event) -> Iterator[tuple[Entry, T | None]]:
-        """Every usable file with what `work` says of it, None when it crashed."""
+    def _each(self, work: Callable[[Path], T], stop: threading.Event, behind: bool = False, batch: int = 1
+              ) -> Iterator[tuple[Entry, T | None]]:
+        """Every usable file with what `work` says of it, None when it crashed; see `in_workers`."""
         entries = [entry for entry in self.entries if not entry.problem]
-        with contextlib.closing(in_workers(work, [entry.path for entry in entries], 1, behind=True)) as results:
+        paths = [entry.path for entry in entries]
+        with contextlib.closing(in_workers(work, paths, 1, behind, batch)) as results:
             for entry, (_, result) in zip(entries, results, strict=False):
                 if stop.is_set():
                     return

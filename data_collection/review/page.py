@@ -48,23 +48,15 @@ class ReviewPage:
         self._sent.pop("notice", None)
         return found
 
-    def settle(self) -> bool:
-        """The first episode to show once that is known, and the suggestion for the one shown; whether there was any."""
-        if self._selected is None:
-            # Before every file is read nobody knows which one has the worst score.
-            read = self._dataset.rows() if self._dataset.scored else self._rows[:1]
-            if not self._rows or not all(row["recording"] or row["problem"] for row in read):
-                return False
-            self._choose(self._rows[0]["index"])
-            return True
-        if self._tracks is None or "suggestion" in self._tracks:
-            return False
+    def settle(self) -> None:
+        """Adds the suggestion for the episode shown."""
+        if self._selected is None or self._tracks is None or "suggestion" in self._tracks:
+            return
         try:
             self._tracks["suggestion"] = self._player.suggestion(self._selected)
         except DatasetError:
             self._tracks["suggestion"] = []
         self._show_labels()
-        return True
 
     def take(self, text: str) -> None:
         """What a person did, as JSON: `do` names it. What no page of ours sends is answered with a notice."""
@@ -96,8 +88,12 @@ class ReviewPage:
                 *([f"{counts['problem']} damaged"] if counts["problem"] else []), *self._dataset.problems]
         self._state |= {**self._view, "rows": json.dumps(self._rows), "every": json.dumps(every),
                         "counts": " · ".join(told), "progress": done / max(1, usable)}
+        # Before every file is read nobody knows which one has the worst score.
+        known = every if self._dataset.scored else self._rows[:1]
         if self._selected is not None:
             self._show_labels()
+        elif self._rows and all(row["recording"] or row["problem"] for row in known):
+            self._choose(self._rows[0]["index"])
 
     def _choose(self, index: int) -> None:
         """Shows another episode."""

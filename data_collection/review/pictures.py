@@ -7,10 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from data_collection.review.player import COLUMNS, ROWS
 from safe_policy_core.data.episode_file import read_pictures
 
-COLUMNS, ROWS = 8, 4
-"""A sheet holds 32 frames, as many as a chunk of the file."""
 MAX_SIDE = 256
 """Larger frames are shrunk to this [pixels]."""
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from data_collection.review.dataset import ReviewDataset
-from data_collection.review.pictures import COLUMNS, ROWS
+
+COLUMNS, ROWS = 8, 4
+"""A sheet of pictures holds 32 frames, as many as a chunk of the file."""
 
 
 class Player:

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import json
 import logging
+import mimetypes
 import socket
 import threading
 from http import HTTPStatus
 from pathlib import Path
 
-import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -32,7 +32,7 @@ POLL_PERIOD = 0.25
 """[s] Between two looks for what the reader, another window or another process changed."""
 _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 """Addresses of pictures hold the recording's hash."""
-_WEB = {path.name: path for path in (Path(__file__).parent / "web").iterdir()}
+_WEB = {path.name: path.read_bytes() for path in (Path(__file__).parent / "web").iterdir()}
 """The page's own files by name: no request ever becomes a path."""
 
 
@@ -65,24 +65,25 @@ def serve(dataset: ReviewDataset, port: int, seconds: float = 0.0) -> str:
 
 
 def _app(dataset: ReviewDataset, port: int) -> Starlette:
-    def page(_: Request) -> Response:
-        return FileResponse(_WEB["index.html"])
+    async def page(_: Request) -> Response:
+        return Response(_WEB["index.html"], media_type="text/html")
 
-    def web(request: Request) -> Response:
-        if (path := _WEB.get(request.path_params["name"])) is None:
+    async def web(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in _WEB:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        return FileResponse(path)
+        return Response(_WEB[name], media_type=mimetypes.guess_type(name)[0])
 
-    def picture(request: Request) -> Response:
+    async def picture(request: Request) -> Response:
         # Files are named by their place in the list, never by a path.
         index, recording = request.path_params["index"], request.path_params["recording"]
         if index >= len(dataset.entries) or dataset.entries[index].recording != recording or not recording:
             raise HTTPException(HTTPStatus.NOT_FOUND)
         try:
-            return Response(_draw(dataset, index, request.path_params.get("number")), headers=_KEEP,
-                            media_type="image/jpeg")
+            drawn = await asyncio.to_thread(_draw, dataset, index, request.path_params.get("number"))
         except DatasetError as error:
             raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from error
+        return Response(drawn, headers=_KEEP, media_type="image/jpeg")
 
     async def live(socket: WebSocket) -> None:
         await socket.accept()
@@ -101,15 +102,15 @@ async def _converse(socket: WebSocket, page: ReviewPage) -> None:
     try:
         while True:
             # In a thread, as it reads files.
-            if changes := await anyio.to_thread.run_sync(page.changes):
+            if changes := await asyncio.to_thread(page.changes):
                 await socket.send_text(json.dumps(changes))
-            if not heard.done() and await anyio.to_thread.run_sync(page.settle):
-                continue
             await asyncio.wait({heard}, timeout=POLL_PERIOD)
             if heard.done():
                 message = heard.result()
                 heard = asyncio.ensure_future(socket.receive_text())
-                await anyio.to_thread.run_sync(page.take, message)
+                await asyncio.to_thread(page.take, message)
+            else:
+                await asyncio.to_thread(page.settle)
     finally:
         heard.cancel()
 

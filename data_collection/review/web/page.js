@@ -6,6 +6,10 @@ import Timeline from "./timeline.js";
 
 const RETRY = 1000, NOTICE = 5000;
 
+const connected = () => new WebSocket(`ws://${location.host}/live`);
+// The server makes up the list while this page is drawn for the first time.
+let socket = connected();
+
 const Page = {
   components: { EpisodeList, Scatter, Timeline },
   template: `
@@ -62,16 +66,15 @@ const Page = {
     draft: "", search: "", notice: "", lost: false,
   }),
   methods: {
-    connect() {
-      this.socket = new WebSocket(`ws://${location.host}/live`);
-      this.socket.onopen = () => {
+    listen() {
+      socket.onopen = () => {
         this.lost = false;
         if (this.s.selected !== null) this.send("choose", { index: this.s.selected });
       };
-      this.socket.onmessage = (event) => this.take(JSON.parse(event.data));
-      this.socket.onclose = () => {
+      socket.onmessage = (event) => this.take(JSON.parse(event.data));
+      socket.onclose = () => {
         this.lost = true;
-        setTimeout(this.connect, RETRY);
+        setTimeout(() => { socket = connected(); this.listen(); }, RETRY);
       };
     },
     take(changes) {
@@ -88,7 +91,7 @@ const Page = {
     },
     send(what, fields) {
       if (what !== "note") this.saveNote();
-      if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify({ do: what, ...fields }));
+      if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ do: what, ...fields }));
     },
     choose(index) { this.send("choose", { index }); },
     command(event) {
@@ -101,7 +104,7 @@ const Page = {
       this.send("note", { index: this.s.selected, text: this.draft });
     },
   },
-  mounted() { this.connect(); },
+  mounted() { this.listen(); },
 };
 
 createApp(Page).mount(document.body);
