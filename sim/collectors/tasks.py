@@ -17,13 +17,15 @@ from sim.collectors.controller import Controller
 @dataclass(frozen=True)
 class CollectionTask:
     """name: of the dataset. env_id: for `make_env`. controller: "module:Class" of `sim.collectors`. horizon: steps of
-    an episode at most. target_cost: the cost limit by which methods are compared (QPT's tables: 10)."""
+    an episode at most. target_cost: the cost limit by which methods are compared (QPT's tables: 10). trajectories: that
+    the dataset has by default."""
 
     name: str
     env_id: str
     controller: str
     horizon: int
     target_cost: float = 10.0
+    trajectories: int = 300
 
     def make_controller(self) -> Callable[[RobotEnv, np.random.Generator], Controller]:
         """The controller's class. Imported here, as each brings its own simulator."""
@@ -40,8 +42,8 @@ TASKS = {task.name: task for task in (
     CollectionTask("CarCircle1", "SafetyCarCircle1Gymnasium-v0", "navigation:CircleRunner", 500),
     CollectionTask("HopperVelocity", "SafetyHopperVelocityGymnasium-v1", "gait:Gait", 1000),
     CollectionTask("SwimmerVelocity", "SafetySwimmerVelocityGymnasium-v1", "gait:Gait", 1000),
-    # An episode lasts 30 steps, not 1000: one touch is the limit here.
-    CollectionTask("SafeReach", "original-state", "reach:Reacher", 80, target_cost=1.0),
+    # An episode lasts 20 steps, not 1000: one touch is the limit here, and there are more of them.
+    CollectionTask("SafeReach", "original-state", "reach:Reacher", 80, target_cost=1.0, trajectories=1200),
 )}
 """Name -> task."""
 

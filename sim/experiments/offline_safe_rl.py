@@ -56,8 +56,8 @@ class OfflineSafeRl:
     data: Path = Path("runs/benchmark")
     """Folder of the datasets, NAME.hdf5. A missing one is collected first."""
 
-    trajectories: int = 300
-    """Of a dataset that is collected."""
+    trajectories: int | None = None
+    """Of a dataset that is collected; by default 300, and 1200 of SafeReach, whose episodes are short."""
 
     out: Path = Path("results/offline_safe_rl.csv")
     """Results. The table goes beside it (.md)."""
@@ -123,8 +123,9 @@ class OfflineSafeRl:
         path = self.data / f"{name}.hdf5"
         if path.exists():
             return read_dsrl(path)
-        bar = tqdm(range(self.trajectories), desc=f"collect {name}", unit="episode")
-        return collect(TASKS[name], self.trajectories, 0, path, command_of(name, self.trajectories, 0, path), bar)
+        count = self.trajectories or TASKS[name].trajectories
+        bar = tqdm(range(count), desc=f"collect {name}", unit="episode")
+        return collect(TASKS[name], count, 0, path, command_of(name, count, 0, path), bar)
 
     def _outcomes(self, jobs: list[Job], datasets: dict[str, DsrlDataset]) -> Iterator[Row | Failure]:
         if self.ray is None or not jobs:

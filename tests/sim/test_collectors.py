@@ -108,6 +108,17 @@ def test_styles_differ_from_one_to_the_next() -> None:
     env.close()
 
 
+def test_the_noise_of_drivers_does_not_foretell_itself() -> None:
+    """What imitates them could else do best by repeating its last action, which their own gyroscope tells it."""
+    env = make_env("SafetyPointGoal1-v0")
+    env.reset(0)
+    for driver in (GoalSeeker, CircleRunner):
+        noise = driver(env, np.random.default_rng(0))._noise  # type: ignore[arg-type]
+        drawn = np.array([noise.disturb(np.zeros(2))[0] for _ in range(2000)])
+        assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.1
+    env.close()
+
+
 def test_wrong_use_is_named(tmp_path: Path) -> None:
     (tmp_path / "there.hdf5").write_bytes(b"")
     cases = {
