@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -133,14 +133,16 @@ class Split:
     folder: Folder
     out: Path
     """New folder; each part becomes a folder in it."""
-    parts: dict[str, float] = field(default_factory=lambda: {"train": 0.9, "test": 0.1})
+    parts: tuple[tuple[str, float], ...] = (("train", 0.9), ("test", 0.1))
     """Names and shares: --parts train 0.8 validation 0.1 test 0.1."""
     seed: int = 0
 
     def run(self) -> dict[str, Any]:
         rows, bad = _usable(self.folder)
-        targets = {name: inside(self.out, name) for name in self.parts}
-        divided = mixing.parts(rows, self.parts, self.seed)
+        targets = {name: inside(self.out, name) for name, _ in self.parts}
+        if len(targets) < len(self.parts):
+            raise DatasetError(f"parts: expected each name once, got {' '.join(name for name, _ in self.parts)}")
+        divided = mixing.parts(rows, dict(self.parts), self.seed)
         new_folder(self.out)
         return {"parts": {name: _copied(chosen, targets[name], {}) for name, chosen in divided.items()},
                 "bad": _relative(self.folder, bad)}
@@ -290,7 +292,7 @@ def _usable(folder: Path) -> tuple[list[Row], dict[Path, str]]:
 
 def _copied(rows: list[Row], out: Path, bad: dict[Path, str]) -> dict[str, Any]:
     copied, left_out = copy_rows(rows, out)
-    return {"out": str(out), "count": len(copied), "outcomes": outcome_counts(rows),
+    return {"out": str(out), "count": len(copied), "outcomes": outcome_counts(copied),
             "left_out": {printable(path): problem for path, problem in (bad | left_out).items()}}
 
 

@@ -22,10 +22,10 @@ def new_folder(folder: Path) -> Path:
     return folder
 
 
-def copy_rows(rows: Sequence[Row], out: Path) -> tuple[list[Path], dict[Path, str]]:
+def copy_rows(rows: Sequence[Row], out: Path) -> tuple[list[Row], dict[Path, str]]:
     """Copies every whole, new episode of `rows` to `out`, with the recording beside it and its labels.
 
-    Returns the copies, and why other files were left out: damage, or the content of one that is there.
+    Returns the rows that were copied, and why other files were left out: damage, or the content of one that is there.
     """
     new_folder(out)
     layers, target, copied, left_out = LabelLayers(), LabelLayer(out), [], {}
@@ -44,7 +44,7 @@ def copy_rows(rows: Sequence[Row], out: Path) -> tuple[list[Path], dict[Path, st
         if recording.exists() and not refusal(recording):
             shutil.copyfile(recording, copy.with_suffix(".mcap"))
         copy_labels(layers.beside(row.path), target, row.recording)
-        copied.append(copy)
+        copied.append(row)
     # What was written is read again: a full disk or a bad one shows here, not in training.
     seal(out)
     return copied, left_out

@@ -9,13 +9,26 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+import tyro
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_collection.benchmark import record_example
 from data_collection.commands import Convert
 from data_collection.dataset import check, mixing
-from data_collection.dataset.commands import Check, Filter, Info, Merge, Mix, Plot, Recrop, Relabel, Split, Validate
+from data_collection.dataset.commands import (
+    Check,
+    Dataset,
+    Filter,
+    Info,
+    Merge,
+    Mix,
+    Plot,
+    Recrop,
+    Relabel,
+    Split,
+    Validate,
+)
 from data_collection.dataset.files import inside
 from data_collection.dataset.manifest import MANIFEST, read_manifest
 from data_collection.dataset.relabelling import from_table
@@ -197,7 +210,7 @@ def test_merge_takes_each_episode_once_with_its_labels(folder, tmp_path):
     shutil.copy(folder / "01.h5", second / "again.h5")
     (second / "bad.h5").write_bytes(b"")
     result = Merge((folder, second), tmp_path / "merged").run()
-    assert result["count"] == 17 and len(result["left_out"]) == 2
+    assert result["count"] == sum(result["outcomes"].values()) == 17 and len(result["left_out"]) == 2
     assert not checked(tmp_path / "merged")["bad"] and (tmp_path / "merged" / MANIFEST).exists()
     rows = {row.recording: row for row in read_rows(tmp_path / "merged")[0]}
     assert rows[recording_id(episode(0))].cost == 3
@@ -206,15 +219,16 @@ def test_merge_takes_each_episode_once_with_its_labels(folder, tmp_path):
 
 
 def test_split_divides_every_outcome(folder, tmp_path):
-    Split(folder, tmp_path / "out", parts={"train": 0.75, "test": 0.25}, seed=3).run()
+    words = ["split", str(folder), "--out", str(tmp_path / "out"), "--parts", "train", "0.75", "test", "0.25"]
+    tyro.cli(Dataset, args=[*words, "--seed", "3"]).run()
     train, test = (read_rows(tmp_path / "out" / name)[0] for name in ("train", "test"))
     assert len(train) == 12 and len(test) == 4 and {row.outcome for row in test} == set(mixing.OUTCOMES)
     assert not {row.recording for row in train} & {row.recording for row in test}
-    for parts in ({"a": 0.5}, {"a": 1.5, "b": -0.5}):
-        with pytest.raises(DatasetError, match="add up to 1"):
+    for parts, words in (((("a", 0.5),), "add up to 1"), ((("a", 1.5), ("b", -0.5)), "add up to 1"),
+                         ((("a", 0.5), ("a", 0.5)), "each name once"),
+                         ((("../a", 0.5), ("b", 0.5)), "expected the name of a file")):
+        with pytest.raises(DatasetError, match=words):
             Split(folder, tmp_path / "no", parts=parts).run()
-    with pytest.raises(DatasetError, match="expected the name of a file"):
-        Split(folder, tmp_path / "no", parts={"../a": 0.5, "b": 0.5}).run()
 
 
 def test_filter_keeps_what_meets_every_condition(folder, tmp_path):
