@@ -12,6 +12,7 @@ from safe_policy_core.methods.fosp.policy import FospPolicy
 from safe_policy_core.methods.fosp.reach_avoid import (
     ReachAvoid,
     ReachAvoidConfig,
+    best_neighbours,
     reach_avoid_values,
     violation_probabilities,
 )
@@ -48,7 +49,9 @@ def test_value_of_a_row_of_cells_is_the_hand_computed_one() -> None:
 def test_probability_of_a_contact_on_the_way_is_the_hand_computed_one() -> None:
     contact, arrival = np.array([[0.3, 0.2, 0.0, 0.1]]), np.array([[0.0, 0.0, 0.0, 0.5]])
     values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 0.9, 2.0)
-    found = violation_probabilities(values, contact, arrival, (0.1, 1.0), 0.1, 0.9)[0]
+    following = best_neighbours(values, contact, (0.1, 1.0), 0.1, 0.9, 2.0)
+    assert following.tolist() == [1, 2, 3, 2]
+    found = violation_probabilities(following, contact, arrival)[0]
     # At the end: q3 = 0.9 (0.5 + 0.5 q2) and q2 = q3, so q3 = 0.45 / 0.55; then q1 = 0.8 q2 and q0 = 0.7 q1.
     end = 0.45 / 0.55
     assert found == pytest.approx([1 - 0.7 * 0.8 * end, 1 - 0.8 * end, 1 - end, 1 - end], abs=1e-3)
@@ -58,6 +61,19 @@ def test_a_contact_counts_as_many_as_the_risk_says() -> None:
     contact, arrival = np.full((1, 2), 0.1), np.array([[0.0, 1.0]])
     values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 1.0, 3.0)[0]
     assert values == pytest.approx([0.9**6, 0.9**3], abs=1e-6)
+
+
+def test_a_way_between_two_cells_loses_what_they_are_dangerous() -> None:
+    contact, arrival = np.zeros((2, 2)), np.zeros((2, 2))
+    contact[0, 1], arrival[1, 1] = 0.4, 1.0
+    # Slantwise: sqrt(2) steps, past 0.4 and 0; by the upper left cell: 2 steps past nothing.
+    values = reach_avoid_values(contact, arrival, (0.1, 0.1), 0.1, 0.9, 1.0)
+    assert values[0, 0] == pytest.approx(max(0.9**2**0.5 * 0.8, 0.9**2), abs=1e-5) == pytest.approx(0.81)
+    contact, arrival = np.zeros((2, 3)), np.zeros((2, 3))
+    contact[0, 1] = contact[1, 0] = 0.2
+    contact[1, 1], arrival[1, 2] = 0.1, 1.0
+    values = reach_avoid_values(contact, arrival, (0.1, 0.1), 0.1, 0.9, 1.0)
+    assert values[0, 0] == pytest.approx(0.9**5**0.5 * (1 - (0.2 + 0.1) / 2), abs=1e-5), "two right and one up"
 
 
 def test_the_way_leads_around_a_wall() -> None:
@@ -90,13 +106,25 @@ def test_a_place_where_it_did_not_arrive_is_no_target() -> None:
     contact, arrival = corridor()
     arrival[2, 3] = 0.9  # a false one beside the start
     plan, tool = solved(contact, arrival, refuted=0.06), np.array([0.175, 0.125])
-    assert plan.step(tool, np.zeros(2)) is None, "waiting there looks best"
+    assert not plan.step(tool, np.ones(2)).any(), "waiting there looks best"
     before = plan.values[2, 3]
     plan.stand_at(tool)
-    assert plan.values[2, 3] < before and plan.step(tool, np.zeros(2)) is not None
+    assert plan.values[2, 3] < before and plan.step(tool, np.zeros(2)).any()
     kept = plan.values
     plan.stand_at(np.array([0.9, 0.1]))
     assert plan.values is kept, "nothing was believed of that place"
+
+
+def test_a_map_that_was_too_generous_at_the_rim_is_so_all_around() -> None:
+    contact, arrival = np.zeros((CELLS, CELLS)), np.zeros((CELLS, CELLS))
+    arrival[8:13, 8:13] = 0.6
+    arrival[10, 10] = 0.999
+    plan = solved(contact, arrival, refuted=0.03)
+    plan.stand_at(np.array([0.425, 0.525]))  # the middle of the left side
+    assert plan.arrival[10, 8] < 1e-3 and plan.arrival[12, 12] == pytest.approx(0.05, abs=1e-3)
+    assert plan.arrival[10, 10] > 0.9, "further in is where it is"
+    plan.stand_at(np.array([0.525, 0.525]))
+    assert plan.arrival.max() < 0.06
 
 
 @pytest.mark.parametrize("changes", [{"risk": 0.5}, {"deference": 1.0}, {"deference": -0.1}])
@@ -150,6 +178,10 @@ def test_it_learns_where_contacts_are() -> None:
         optimiser.zero_grad()
         one.loss(batch(8, rng))[0].backward()
         optimiser.step()
+    before = one.slow[0].weight.clone()
+    one.update_slow()
+    assert torch.equal(one.slow[0].weight, before.lerp(one.network[0].weight, AREA.slow_rate))
+    one.slow.load_state_dict(one.network.state_dict())
     test = batch(40, np.random.default_rng(1))
     with torch.no_grad():
         logits = one.at(one(test["scene"][:, 0]), test["pose"][..., :2])[:, 0]
@@ -168,6 +200,18 @@ def test_only_rows_of_the_first_episode_before_a_contact_count() -> None:
     assert one.loss(given)[0] == loss
     given["cost"][0, 8] = 1 - given["cost"][0, 8]
     assert one.loss(given)[0] != loss
+
+
+def test_a_tool_that_had_gone_on_would_have_touched_the_target_too() -> None:
+    one, given = table(), batch(1, np.random.default_rng(0))
+    given["cost"][:], given["reward"][0, 5] = 0.0, 1.0
+    given["pose"][0, 4, :2], given["pose"][0, 5, :2] = torch.tensor([0.3, 0.1]), torch.tensor([0.34, 0.07])
+    metrics = one.loss(given)[1]
+    with torch.no_grad():
+        places = torch.tensor([[0.34, 0.07]]) + torch.tensor([[0.007], [0.014], [0.021]]) * torch.tensor([[0.8, -0.6]])
+        contact, arrival = one.at(one(given["scene"][:, 0]), places[None])[0]
+    expected = (torch.nn.functional.softplus(-arrival) + torch.nn.functional.softplus(contact)).mean() / 15
+    assert metrics["table_map/within"] == pytest.approx(expected.item(), rel=1e-4), "of the 15 steps one is it"
 
 
 def test_places_where_an_added_obstacle_is_touched_are_contacts() -> None:
@@ -213,7 +257,7 @@ def test_the_policy_steps_over_the_table_as_the_map_says() -> None:
     decision = policy.act(observation, deterministic=True)
     assert decision.chosen_policy == "map"
     assert decision.violation_probability == plan.violation_probability(np.array([0.45, 0.3], np.float32)) < 0.1
-    assert decision.action[:2] == pytest.approx(plan.steps[plan.scores(np.array([0.45, 0.3]), plan.steps).argmax()])
+    assert decision.action[:2] == pytest.approx(plan.step(np.array([0.45, 0.3], np.float32), own.action[:2]))
     assert np.array_equal(decision.action[2:], own.action[2:]), "height and rotation are the actor's mode"
 
 
@@ -233,6 +277,21 @@ def test_height_and_rotation_stay_the_offline_actors_in_fine_tuning() -> None:
     assert np.abs(other[2:] - offline.action[2:]).max() > 0.01, "the online actor would hold the tool otherwise"
     assert offline.chosen_policy == online.chosen_policy == "map"
     assert online.action == pytest.approx(offline.action, abs=1e-6)
+
+
+def test_steps_are_planned_from_where_the_command_is() -> None:
+    policy, observation = acting()
+    policy.act(observation, deterministic=True)
+    contact, arrival = corridor()
+    policy.solved = plan = ReachAvoid(contact, arrival, LOW, HIGH, STEP, 0.9, ReachAvoidConfig())
+    length, tool = policy._model.tool_view.step_length, observation["pose"][:2].astype(float)
+    for count in (1, 2):
+        policy.observe_executed(np.array([0.5, -1.0, *[0.0] * (SPECS.action.shape[0] - 2)], np.float32))
+        decision = policy.act(observation, deterministic=True)
+        lead = np.clip(count * length * np.array([0.5, -1.0]), -0.03, 0.03)
+        assert decision.action[:2] == pytest.approx(plan.step(tool + lead, np.zeros(2)), abs=1e-5), "the arm is behind"
+    policy.reset(0)
+    assert policy._commanded is None
 
 
 def test_every_episode_has_its_own_map() -> None:

@@ -127,6 +127,7 @@ class FospLearner:
         if model.table_map is not None:
             loss, more = model.table_map.loss(tensors)
             norms["table_map"] = self.optimisers["table_map"].step(loss)
+            model.table_map.update_slow()
             metrics |= more
         self.step += 1
         numbers = torch.stack([value.detach().float().mean() for value in metrics.values()]).tolist()

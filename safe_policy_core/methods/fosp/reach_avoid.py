@@ -5,10 +5,11 @@ demonstrators who touched obstacles goes on touching them in scenes with more of
 right of it, but not through it". Over the table the model is simple enough to be solved: the tool goes where it is
 told, and `vision.TableMap` has learned where it would touch what. The reach-avoid value of a place,
 
-    V(x) = (1 - c(x))^rho (a(x) + (1 - a(x)) max_y gamma^(|y - x| / step) V(y)),
+    V(x) = (1 - c(x))^rho (a(x) + (1 - a(x)) max_y (1 - c(x, y))^rho gamma^(|y - x| / step) V(y)),
 
-with contact probability c, arrival probability a and the step's length, is the discounted probability of touching the
-target before an obstacle; rho above 1 counts a contact as that many. It is Fisac et al.'s reachability with a goal.
+with contact probability c, that of what is passed between two cells c(x, y), arrival probability a and the step's
+length, is the discounted probability of touching the target before an obstacle; rho above 1 counts a contact as that
+many. It is Fisac et al.'s reachability with a goal.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _BELIEVED = 0.05
 """Smaller arrival probabilities are not worth solving the map again."""
 _ARRIVED = 0.5
 """Where arrival is as likely, the way has come to its end."""
+_HERE = 0.1
+"""Share of a step that is no step."""
 _AS_GOOD = 0.99
 """Share of the best value with which a longer step is preferred."""
 
@@ -57,10 +60,9 @@ def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[flo
     """(Y, X) values of V by value iteration. contact, arrival: (Y, X) probabilities. cell, step: sides, length [m]."""
     spared = ((1 - contact) ** risk).astype(np.float32)
     base, going_on = spared * arrival.astype(np.float32), spared * (1 - arrival).astype(np.float32)
-    factors = [np.float32(discount ** (np.hypot(x * cell[0], y * cell[1]) / step)) for x, y in _NEIGHBOURS]
+    factors = _factors(contact, cell, step, discount, risk)
     padded = np.pad(base, 2)
-    height, width = base.shape
-    views = [padded[2 + y:2 + y + height, 2 + x:2 + x + width] for x, y in _NEIGHBOURS]
+    views = [_shifted(padded, *neighbour) for neighbour in _NEIGHBOURS]
     values, best, other = padded[2:-2, 2:-2], np.empty_like(base), np.empty_like(base)
     for _ in range(_SWEEPS):
         best.fill(0)
@@ -74,15 +76,33 @@ def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[flo
     return values.astype(float)
 
 
-def best_neighbours(values: np.ndarray, cell: tuple[float, float], step: float, discount: float) -> np.ndarray:
+def best_neighbours(values: np.ndarray, contact: np.ndarray, cell: tuple[float, float], step: float,
+                    discount: float, risk: float) -> np.ndarray:
     """(Y X,) the cell, counted along x and then y, that the value iteration goes on to from each."""
-    height, width = values.shape
     padded = np.pad(values, 2, constant_values=-1.0)
-    ahead = np.stack([discount ** (np.hypot(x * cell[0], y * cell[1]) / step)
-                      * padded[2 + y:2 + y + height, 2 + x:2 + x + width] for x, y in _NEIGHBOURS])
+    ahead = np.stack([_shifted(padded, *neighbour) * factor for neighbour, factor
+                      in zip(_NEIGHBOURS, _factors(contact, cell, step, discount, risk), strict=True)])
     steps = np.array(_NEIGHBOURS)[ahead.argmax(0)]
     rows, columns = np.indices(values.shape)
-    return ((rows + steps[..., 1]) * width + columns + steps[..., 0]).ravel()
+    return ((rows + steps[..., 1]) * values.shape[1] + columns + steps[..., 0]).ravel()
+
+
+def _shifted(padded: np.ndarray, x: int, y: int) -> np.ndarray:
+    """View of a table with a border of 2, from each cell x to the right and y up."""
+    height, width = padded.shape[0] - 4, padded.shape[1] - 4
+    return padded[2 + y:2 + y + height, 2 + x:2 + x + width]
+
+
+def _factors(contact: np.ndarray, cell: tuple[float, float], step: float, discount: float,
+             risk: float) -> list[np.ndarray]:
+    """Per neighbour, (Y, X): what is lost on the way to it, by time and by the two cells that it leads between."""
+    padded, factors = np.pad(contact, 2).astype(np.float32), []
+    for x, y in _NEIGHBOURS:
+        sides = ((x, 0), (0, y)) if abs(x) == abs(y) else ((int(x / 2), int(y / 2)), (np.sign(x), np.sign(y)))
+        passed = np.mean([_shifted(padded, *side) for side in sides], 0) if x and y else np.zeros_like(contact)
+        factors.append((discount ** (np.hypot(x * cell[0], y * cell[1]) / step) * (1 - passed) ** risk)
+                       .astype(np.float32))
+    return factors
 
 
 def violation_probabilities(following: np.ndarray, contact: np.ndarray, arrival: np.ndarray) -> np.ndarray:
@@ -129,7 +149,8 @@ class ReachAvoid:
         width, height = (self._high - self._low) / self._shape
         self.values = reach_avoid_values(self.contact, self.arrival, (width, height), self._length, self._discount,
                                          self._config.risk)
-        self._following = best_neighbours(self.values, (width, height), self._length, self._discount)
+        self._following = best_neighbours(self.values, self.contact, (width, height), self._length, self._discount,
+                                          self._config.risk)
         self.violations = violation_probabilities(self._following, self.contact, self.arrival)
 
     def violation_probability(self, tool: np.ndarray) -> float:
@@ -178,7 +199,8 @@ class ReachAvoid:
         while arrival[way[-1]] < _ARRIVED and np.linalg.norm(centres[way[-1]] - place) < self._length \
                 and len(way) < _SWEEPS and self._following[way[-1]] not in way:
             way.append(self._following[way[-1]])
-        return centres[way[1:] or way]
+        here = np.linalg.norm(centres[way[0]] - place) < _HERE * self._length
+        return centres[way[1:] if here and len(way) > 1 else way]
 
     def _promise(self, place: np.ndarray, ends: np.ndarray) -> np.ndarray:
         """(N,) values of `ends` (N, 2) [m], not discounted; contacts half way to them are counted too."""

@@ -4,8 +4,9 @@
 
 `export` keeps the model alone. What loading it means exactly: tensors of two or more dimensions
 are stored as float16 (when `half`) and widened to float32; vectors and scalars keep their type;
-the slow copies of critics and reachability are left out and become copies of their networks;
-optimisers start afresh and the random state is that of the seed.
+the slow copies of critics and reachability are left out and become copies of their networks, as the
+table map's network, which is left out, does of its slow copy; optimisers start afresh and the
+random state is that of the seed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 _MODEL, _OPTIMISER, _GENERATOR = "model.", "optimiser.", "generator"
 _SLOW = {"reward.critic.targets.": "reward.critic.networks.", "cost.critic.targets.": "cost.critic.networks.",
-         "reachability.slow.": "reachability.network."}
+         "reachability.slow.": "reachability.network.", "table_map.network.": "table_map.slow."}
 
 
 def _manifest(learner: FospLearner, kind: str) -> Manifest:

@@ -7,6 +7,7 @@ import numpy as np
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.safety.motion import CONTROL_PERIOD
 
+
 def action_scale(specs: Specs) -> np.ndarray:
     """(6,) what an action of 1 means in one control period [m, rad]."""
     translation, rotation = specs.scales["max_translation_step"], specs.scales["max_rotation_step"]
