@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from data_collection.conversion.bag import BagOptions
 from data_collection.conversion.sources import SUFFIXES, Sources
 from data_collection.conversion.whole import remove_left_behind
 from safe_policy_core.data.episode_file import Episode, write_episode
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
+
+log = logging.getLogger(__name__)
 
 ONE_FILE_EACH = {"hdf5": ".h5", "mcap": ".mcap", "npz": ".npz"}
 
@@ -66,8 +69,12 @@ class Convert:
         steps: list[int] = []
         written = self._write(self._counted(sources.episodes(files), len(files), steps), sources.failures)
         if sources.failures:
+            told = [printable(" ".join(reason.split())) for reason in sources.failures.values()]
+            if len(told) > 1:
+                log.warning("%s", "\n".join(told))
+                told = list(sources.failures)
             raise DatasetError(f"{len(sources.failures)} of {len(steps) + len(sources.failures)} recordings not "
-                               f"converted: {'; '.join(sources.failures.values())}")
+                               f"converted: {'; '.join(told)}")
         return {"episodes": [str(path) for path in written], "count": len(steps), "steps": sum(steps),
                 "not_kept": self._not_kept()}
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safe_policy_core.errors import UserError
+from safe_policy_core.errors import UserError, printable
 
 COMMANDS = {
     "collect": ("sim.commands:Collect", "record episodes: demonstrations in the simulator, or over the ROS graph"),
@@ -125,7 +125,8 @@ def _keep(path: Path, words: Sequence[str], seconds: float, result: dict[str, An
 
 
 def _fail(message: str, as_json: bool, code: int) -> None:
-    line = " ".join(message.split())
+    # File names are in it, and those may hold what makes a terminal do things.
+    line = printable(" ".join(message.split()))
     sys.stderr.write(f"safe-policy: {line}\n")
     if as_json:
         print(json.dumps({"error": line}), flush=True)

@@ -1,6 +1,11 @@
 """Errors a person can act on. The command line prints them as one line and exits with `exit_code`."""
 
 
+def printable(name: object) -> str:
+    """A name for a message or a terminal: control characters are escaped, so a file is always one line."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(name))
+
+
 class UserError(Exception):
     """Something outside the program is wrong; the message names it and says what to do."""
 

@@ -36,18 +36,20 @@ METADATA_FILE = "metadata.yaml"
 
 @dataclass(frozen=True)
 class BagOptions:
-    """How to cut a bag without steps. Topics: None picks the only one there is.
-
-    rate [Hz]: control steps. translation_step [m], rotation_step [rad]: what an action of 1 means.
-    max_gap [s]: a picture or pose older than this ends an episode.
-    """
+    """How to cut bags that other programs recorded, without steps in them."""
 
     image_topic: str | None = None
+    """Topic of the pictures; None picks the only one there is."""
     pose_topic: str | None = None
+    """Topic of the tool's pose; None picks the only one there is."""
     rate: float = 10.0
+    """Control steps a second [Hz]."""
     translation_step: float = 0.015
+    """What an action of 1 means [m]."""
     rotation_step: float = 0.05
+    """What an action of 1 means [rad]."""
     max_gap: float = 0.2
+    """A picture or pose older than this ends an episode [s]."""
 
     def __post_init__(self) -> None:
         for name in ("rate", "translation_step", "rotation_step", "max_gap"):

@@ -14,12 +14,12 @@ from tqdm import tqdm
 from data_collection.dataset import mixing, relabelling
 from data_collection.dataset.check import Checked, check_files
 from data_collection.dataset.copying import copy_labels, copy_rows, new_folder, seal
-from data_collection.dataset.files import EPISODE_SUFFIXES, RECORDING_SUFFIXES, dataset_files, inside, printable
+from data_collection.dataset.files import EPISODE_SUFFIXES, RECORDING_SUFFIXES, dataset_files, inside
 from data_collection.dataset.manifest import MANIFEST, compare, write_manifest
 from data_collection.dataset.split_safe import SplitSafe
 from data_collection.dataset.summary import OUTCOMES, Row, outcome_counts, read_rows, summary
 from safe_policy_core.data.labels import LabelLayer
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
 
 Folder = tyro.conf.Positional[Path]
 

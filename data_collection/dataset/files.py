@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path, PurePosixPath
 
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
 
 EPISODE_SUFFIXES = (".h5", ".hdf5")
 RECORDING_SUFFIXES = (".mcap", ".mcap.part")
@@ -40,11 +40,6 @@ def inside(folder: Path, name: str) -> Path:
     if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or not name.isprintable():
         raise DatasetError(f"{printable(name)}: expected the name of a file in {folder}")
     path = folder.joinpath(*parts)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    if not Path(os.path.realpath(path)).is_relative_to(folder.resolve()):  # `resolve` raises for a link to itself
         raise DatasetError(f"{printable(name)}: leads out of {folder}")
     return path
-
-
-def printable(name: object) -> str:
-    """A name for a message or a terminal: control characters are escaped, so a file is always one line."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in str(name))

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_collection.dataset.files import inside, printable
+from data_collection.dataset.files import inside
 from data_collection.dataset.summary import Row
 from data_collection.labels import suggested_cost
 from safe_policy_core.data.labels import LEVELS, Label, LabelLayers
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
 
 COLUMNS = ("file", "kind", "first", "end", "value")
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from data_collection.dataset.files import dataset_files, printable, refusal
+from data_collection.dataset.files import dataset_files, refusal
 from safe_policy_core.data.episode_file import Episode, read_tracks
 from safe_policy_core.data.labels import LabelLayers, recording_id
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
 
 OUTCOMES = ("safe_reach", "safe_no_reach", "contact_reach", "contact_no_reach")
 """FOSP, appendix D.1: whether an obstacle was touched, and whether the target was reached."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,7 @@ from safe_policy_core.data.episode_file import Episode, read_fields, read_tracks
 from safe_policy_core.data.episodes import episode_files, read_episode
 from safe_policy_core.data.labels import IDENTITY, LEVELS, Label, LabelLayer, identity_hash
 from safe_policy_core.data.scores import Score, read_scores
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,7 @@ class ReviewDataset:
         root = folder.resolve()
         self.entries: list[Entry] = []
         for path in episode_files(folder):
-            inside = path.resolve().is_relative_to(root)
+            inside = Path(os.path.realpath(path)).is_relative_to(root)  # `resolve` raises for a link to itself
             self.entries.append(Entry(path, path.relative_to(folder).as_posix(), problem="" if inside else
                                       f"{path.name}: a link that leads out of the folder"))
         self.version, self.changes = 0, 0
@@ -140,9 +141,10 @@ class ReviewDataset:
                 yield entry, result
 
     def _spoil(self, entry: Entry, problem: str) -> None:
+        problem = printable(" ".join(problem.split()))
         log.warning("%s", problem)
         with self._lock:
-            entry.problem = " ".join(problem.split())
+            entry.problem = problem
             self.version += 1
 
     def poll(self) -> int:

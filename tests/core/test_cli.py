@@ -50,6 +50,7 @@ def test_a_result_is_kept_for_the_report(tmp_path: Path) -> None:
     (["pretrain", "fosp", "--data", "/does/not/exist", "--out", "/tmp/never"], "/does/not/exist"),
     (["replay", "/does/not/exist.hdf5"], "/does/not/exist.hdf5"),
     (["report", "/does/not/exist"], "/does/not/exist"),
+    (["dataset", "info", "/no/\x1b[31m"], r"/no/\x1b[31m"),
 ])
 def test_bad_input_ends_with_one_line_that_names_it(arguments: list[str], names: str) -> None:
     done = safe_policy(*arguments, "--json")

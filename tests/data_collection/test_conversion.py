@@ -228,12 +228,16 @@ def test_convert_takes_files_and_folders_and_recovers(tmp_path):
     assert read_episode(tmp_path / "out" / "two.h5").metadata["recovered"]
 
 
-def test_convert_converts_what_it_can_and_names_the_rest(tmp_path):
+def test_convert_converts_what_it_can_and_names_the_rest(tmp_path, caplog):
     record(tmp_path / "good.mcap")
     (tmp_path / "bad.mcap").write_bytes(b"nonsense")
     with pytest.raises(DatasetError, match=r"1 of 2 recordings not converted: .*bad\.mcap"):
         Convert((tmp_path,)).run()
     assert len(read_episode(tmp_path / "good.h5")) == STEPS
+    (tmp_path / "red\x1b[31m.mcap").write_bytes(b"nonsense")
+    with pytest.raises(DatasetError, match=r"2 of 3 recordings not converted: .*bad\.mcap; .*red"):
+        Convert((tmp_path,)).run()
+    assert "red\\x1b[31m.mcap: truncated" in caplog.text and "\x1b" not in caplog.text
 
 
 def test_convert_of_nothing_is_an_error(tmp_path):

@@ -252,8 +252,10 @@ def test_relabel_appends_and_leaves_the_files_alone(folder, tmp_path):
     history = LabelLayer(folder).history(recording_id(read_episode(folder / "00.h5")))
     assert [(label.who, label.source, label.kind) for label in history] == [("anna", "table", "cost"),
                                                                            ("anna", "table", "reward")]
+    (folder / "loop.h5").symlink_to("loop.h5")
     for line, words in (("../../x.h5,cost,0,1,1", "expected the name"), ("00.h5,cost,0,99,1", "steps 0 to 99"),
-                        ("nothing.h5,cost,0,1,1", "not a usable"), ("00.h5,cost,zero,1,1", "line 2"),
+                        ("loop.h5,cost,0,1,1", "not a usable"), ("nothing.h5,cost,0,1,1", "not a usable"),
+                        ("00.h5,cost,zero,1,1", "line 2"),
                         ("00.h5,verdict,0,1,1", "line 2: verdict"), ("00.h5,cost,0,1,-1", "expected reward or cost"),
                         ("00.h5,reward,0,1,nan", "expected reward or cost")):
         with pytest.raises(DatasetError, match=words):

@@ -76,11 +76,15 @@ def test_every_bad_file_is_a_line_and_the_rest_works(folder: Path, tmp_path: Pat
     (folder / "2.h5").write_bytes((folder / "2.h5").read_bytes()[:-3000])
     write_episode(tmp_path / "outside.h5", pushed(seed=9))
     (folder / "link.h5").symlink_to(tmp_path / "outside.h5")
+    (folder / "loop.h5").symlink_to("loop.h5")
+    (folder / "red\x1b[31m.h5").write_bytes(b"")
+    os.mkfifo(folder / "pipe.h5")
     dataset = loaded(folder)
     problems = {row["name"]: row["problem"] for row in dataset.rows()}
     assert [name for name, problem in problems.items() if not problem] == ["0.h5", "1.h5"]
     for name, text in (("bad.h5", "not an HDF5"), ("copy.h5", "same recording as 0.h5"), ("2.h5", "truncated"),
-                       ("link.h5", "out of the folder")):
+                       ("link.h5", "out of the folder"), ("loop.h5", "no such episode file"),
+                       ("pipe.h5", "no such episode file"), ("red\x1b[31m.h5", r"red\x1b[31m.h5: truncated")):
         assert text in problems[name]
     bad = next(index for index, row in enumerate(dataset.rows()) if row["name"] == "bad.h5")
     with pytest.raises(DatasetError, match="cannot be labelled"):
