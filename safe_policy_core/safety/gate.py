@@ -22,6 +22,7 @@ from safe_policy_core.safety.gate_config import GateConfig
 from safe_policy_core.safety.guards.camera import CameraGuard
 from safe_policy_core.safety.guards.clock import ClockGuard
 from safe_policy_core.safety.guards.cost import CostBudget
+from safe_policy_core.safety.guards.following import FollowingGuard
 from safe_policy_core.safety.guards.force import ForceGuard
 from safe_policy_core.safety.guards.guard import Drive, Guard
 from safe_policy_core.safety.guards.learned import LearnedGuard
@@ -34,7 +35,7 @@ LONGEST_TICK = 2 * GATE_PERIOD
 """[s] A tick that comes later than this loses motion instead of catching up with a jump."""
 WITHDRAWN = frozenset({"stale_state", "measured_invalid", "measured_wrong_frame", "measured_workspace",
                        "measured_tilt", "measured_jump", "measured_speed", "measured_keep_out", "two_publishers",
-                       "force", "torque", "stale_wrench", "wrench_invalid"})
+                       "force", "torque", "stale_wrench", "wrench_invalid", "not_following"})
 """After these nobody knows where the arm is or who else drives it, or the target pulls it into something: the
 target is withdrawn, so that the arm's own watchdog lets go, instead of being held."""
 
@@ -82,9 +83,10 @@ class SafetyGate:
         self.learned = LearnedGuard(config.learned)
         self.publishers = PublisherGuard()
         self.clock = ClockGuard(times.max_clock_step)
+        self._following = FollowingGuard(times.max_settled_lead, times.settling_time)
         self.cost = CostBudget(config.learned.cost_budget)
         self._guards: tuple[Guard, ...] = (self.pose, self.publishers, self.clock, self.force, self.camera,
-                                           self.supervisor, self.learned, self.cost)
+                                           self.supervisor, self.learned, self.cost, self._following)
         self._filters = FilterChain(config)
         self._arbiter = Arbiter(times)
         self._state = GateState.DISARMED
@@ -236,6 +238,7 @@ class SafetyGate:
 
     def _ask_guards(self, now: float, moving: bool) -> None:
         phase = self.supervisor.phase
+        self._following.compare(self._filters.envelope.vector - self.pose.vector, self.velocity, now)
         drive = Drive(self._source, moving, moving and self._source == POLICY and phase != Phase.RESETTING,
                       phase == Phase.RUNNING)
         # All are asked in every tick, since each remembers what happened only until then.

@@ -44,6 +44,7 @@ class WatchTimes:
     max_clock_step: largest jump of the ROS clock against the steady one between two ticks.
     quiet_time: how long refused commands must have ceased before arming.
     measured_margin [m], measured_tilt_margin [rad]: how far the measured pose may be outside the limits.
+    max_settled_lead [m], settling_time: how far the arm may be from a target that rests, and how soon it must be there.
     arming_margin: how far outside the box the arm may stand when the target starts from it [m].
     max_measured_jump [m], max_measured_turn [rad]: largest change between two measured poses.
     max_measured_speed [m/s], max_measured_rotation_speed [rad/s]: of the arm itself, over a tenth of a second.
@@ -64,6 +65,8 @@ class WatchTimes:
     quiet_time: float
     measured_margin: float
     measured_tilt_margin: float
+    max_settled_lead: float
+    settling_time: float
     arming_margin: float
     max_measured_jump: float
     max_measured_turn: float

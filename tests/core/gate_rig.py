@@ -25,7 +25,8 @@ PARAMETERS: dict[str, Any] = {
     "command_span": 0.1, "command_timeout": 0.15, "state_timeout": 0.1, "camera_hold": 0.12, "camera_timeout": 0.2,
     "heartbeat_hold": 0.15, "heartbeat_timeout": 0.2, "teleop_hold": 0.5, "stop_time": 0.1, "max_stamp_age": 0.5,
     "max_stamp_ahead": 0.05, "max_clock_step": 0.05, "quiet_time": 0.3, "measured_margin": 0.02,
-    "measured_tilt_margin": 0.15, "arming_margin": 0.005, "max_measured_jump": 0.03, "max_measured_turn": 0.3,
+    "measured_tilt_margin": 0.15, "max_settled_lead": 0.02, "settling_time": 1.0,
+    "arming_margin": 0.005, "max_measured_jump": 0.03, "max_measured_turn": 0.3,
     "max_measured_speed": 0.6, "max_measured_rotation_speed": 2.0}
 CENTRE = Pose(np.array([0.5, 0.0, 0.036]), NOMINAL)
 CLOCK_OFFSET = 1.7e9

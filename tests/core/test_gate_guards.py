@@ -12,7 +12,7 @@ from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.safety.gate import GateState
 from safe_policy_core.safety.gate_config import GateConfig
 from safe_policy_core.safety.guards.supervisor import Phase
-from tests.core.gate_rig import PARAMETERS, Rig, pose_at, twist
+from tests.core.gate_rig import CENTRE, PARAMETERS, Rig, pose_at, twist
 
 FORWARD = twist(0.0, 0.05)
 STILL = np.zeros(6)
@@ -418,3 +418,25 @@ def test_an_arm_that_is_too_fast_is_a_fault(step: Callable[[int], Any]) -> None:
 def test_senseless_limits_are_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         GateConfig.from_mapping(PARAMETERS | changes)
+
+
+def test_an_arm_that_does_not_come_to_its_target_is_given_up() -> None:
+    rig = Rig().armed()
+    rig.follows = False
+    for _ in range(30):  # the target runs ahead of the arm, up to the lead
+        rig.tick(policy=twist(0.0, 0.15))
+    while rig.tick(policy=twist()).state == GateState.HOLD:
+        assert rig.now < 103.0
+    assert rig.decision.reason == "not_following" and "0.040 m" in rig.gate.detail
+    assert rig.now == pytest.approx(100.33 + 1.0, abs=0.1), "a second after the target came to rest"
+    assert rig.tick(20).target is None, "withdrawn: the arm must not go there when it comes free"
+    assert rig.arm()[0]
+    np.testing.assert_allclose(rig.gate.target.position, CENTRE.position)
+
+
+def test_an_arm_behind_a_moving_target_is_no_such_thing() -> None:
+    rig = Rig().armed()
+    rig.follows = False
+    for step in range(300):
+        rig.tick(policy=twist(0.0, 0.15 if step % 40 < 20 else -0.15))
+    assert rig.gate.armed

@@ -84,6 +84,8 @@ PARAMETERS: dict[str, Kind] = {
     "max_stamp_ahead": Number(0.001, 0.5, "how far a stamp may lie in the future [s]"),
     "quiet_time": Number(0.05, 10.0, "how long refused commands must have ceased before arming [s]"),
     "measured_margin": Number(0.001, 0.1, "how far outside the box the arm may be while armed [m]"),
+    "max_settled_lead": Number(0.005, 0.1, "how far the arm may be from a target at rest [m]"),
+    "settling_time": Number(0.2, 5.0, "how soon the arm must have come so near a target at rest [s]"),
     "measured_tilt_margin": Number(0.01, 0.5, "how far beyond max_tilt the arm may be while armed [rad]"),
     "arming_margin": Number(0.001, 0.02, "how far outside the box the arm may be when arming [m]"),
     "max_measured_jump": Number(0.005, 0.2, "largest move between two measured poses [m]"),
