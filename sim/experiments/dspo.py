@@ -27,7 +27,7 @@ from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.pipeline import DspoRun
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
-from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource, Trajectories
+from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.methods.offline.demonstrations import KNOWN_SAFE
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_policy
@@ -49,10 +49,14 @@ _TRAINING_SHARE = 0.7
 def variants(settings: DiscriminatorConfig) -> dict[str, tuple[DiscriminatorConfig, bool]]:
     """Name -> (settings, whether it is taught the truth of some and asked for that of the others, as in Figure 4)."""
     plain = dataclasses.replace(settings, return_weight=0.0)
+    alone = dataclasses.replace(plain, folds=1)
     return {"dspo": (settings, False), "no_return_agnostic": (plain, False),
             "no_return_agnostic_gp": (dataclasses.replace(plain, gradient_penalty=10.0), False),
             "mlp": (dataclasses.replace(settings, network="mlp"), False),
-            "taught_transformer": (plain, True), "taught_mlp": (dataclasses.replace(plain, network="mlp"), True)}
+            "mlp_no_return_agnostic": (dataclasses.replace(plain, network="mlp"), False),
+            "states": (dataclasses.replace(settings, inputs="states"), False),
+            "one_fold": (dataclasses.replace(settings, folds=1), False),
+            "taught_transformer": (alone, True), "taught_mlp": (dataclasses.replace(alone, network="mlp"), True)}
 
 
 @dataclass
@@ -62,8 +66,8 @@ class DspoExperiment:
     datasets: tuple[str, ...] = tuple(TASKS)
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("dspo", *BASELINES)
-    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "no_return_agnostic_gp", "mlp", "taught_transformer",
-                                 "taught_mlp")
+    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "no_return_agnostic_gp", "mlp", "mlp_no_return_agnostic",
+                                 "states", "one_fold", "taught_transformer", "taught_mlp")
     """Discriminators."""
 
     demonstrations: int = 12
@@ -154,7 +158,7 @@ class DspoExperiment:
         """Of the unlabelled trajectories; of those that were not taught, where the truth of some was."""
         trajectories, truth = DspoRun(split, split.parent, config, seed).trajectories, read_truth(split)
         stage, asked = DiscriminatorStage(trajectories.specs, config, seed, self.device), ~trajectories.safe
-        stage.fit_returns(trajectories.returns)
+        stage.fit(trajectories)
         shown = trajectories
         if taught:
             order = np.random.default_rng(seed).permutation(len(trajectories))
@@ -162,9 +166,9 @@ class DspoExperiment:
             shown = subset(dataclasses.replace(trajectories, safe=truth), np.sort(order[:count]))
             asked = np.isin(np.arange(len(order)), order[count:])
         settings = config.discriminator
-        train_offline(stage, DiscriminatorSource(shown), settings.steps, settings.batch, settings.length, seed,
+        train_offline(stage, stage.source(shown), settings.steps, settings.batch, settings.length, seed,
                       progress=False)
-        signals = np.array([signal for signal, _ in stage.judge(trajectories)])
+        signals = np.array([signal for signal, _ in stage.judge(trajectories, held_out=not taught)])
         threshold = 0.5 if taught else float(signals[trajectories.safe].min())
         return discriminator_quality(signals[asked], truth[asked], threshold).to_json()
 

@@ -14,12 +14,13 @@ from safe_policy_core.interfaces import Spec, Specs
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
-from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource, Trajectories
+from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.training.offline import train_offline
 
 SPECS = Specs({"vector": Spec("observation/vector", (2,))}, Spec("action", (1,), low=-1.0, high=1.0))
-SETTINGS = DiscriminatorConfig(network="mlp", layers=2, units=64, dropout=0.0, length=1, batch=64, steps=300,
-                               return_weight=2.0, learning_rate=1e-3, classifier_learning_rate=1e-2, classifier_steps=3)
+SETTINGS = DiscriminatorConfig(network="mlp", inputs="states", folds=1, layers=2, units=64, dropout=0.0,
+                               length=1, batch=64, steps=300, return_weight=2.0, learning_rate=1e-3,
+                               classifier_learning_rate=1e-2, classifier_steps=3)
 VARIANTS = {"without return-agnostic learning": dataclasses.replace(SETTINGS, return_weight=0.0),
             "the same with gradient penalty": dataclasses.replace(SETTINGS, return_weight=0.0, gradient_penalty=10.0),
             "return-agnostic": SETTINGS}
@@ -79,8 +80,8 @@ def as_trajectories(points: np.ndarray, demonstrations: int) -> Trajectories:
 
 def trained(data: Trajectories, settings: DiscriminatorConfig, seed: int) -> DiscriminatorStage:
     stage = DiscriminatorStage(SPECS, DspoConfig(discriminator=settings), seed)
-    stage.fit_returns(data.returns)
-    train_offline(stage, DiscriminatorSource(data), settings.steps, settings.batch, settings.length, seed,
+    stage.fit(data)
+    train_offline(stage, stage.source(data), settings.steps, settings.batch, settings.length, seed,
                   progress=False)
     return stage
 

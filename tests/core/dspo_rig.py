@@ -10,7 +10,7 @@ from safe_policy_core.methods.dspo.trajectories import Trajectories
 
 SPECS = Specs({"vector": Spec("observation/vector", (2,))}, Spec("action", (1,), low=-1.0, high=1.0))
 CONFIG = DspoConfig(
-    DiscriminatorConfig(layers=1, units=16, length=8, batch=8, steps=4, classifier_units=16, dropout=0.0),
+    DiscriminatorConfig(folds=2, layers=1, units=16, length=8, batch=8, steps=4, classifier_units=16, dropout=0.0),
     DiffusionConfig(horizon=8, dim=8, multipliers=(1, 2), diffusion_steps=10, batch=8, steps=4, generated=6,
                     sampling_steps=3),
     CloningConfig(units=16, layers=1, batch=16, steps=4))

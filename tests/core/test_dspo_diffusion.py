@@ -177,12 +177,13 @@ def test_lengths_survive_a_wrong_number() -> None:
 
 
 def test_desired_conditions_are_the_demonstrations() -> None:
-    """Appendix D.1: returns in the range of D^S, and its smallest signal."""
+    """Appendix D.1: returns in the range of D^S, and its smallest signal, here as the share of signals below it."""
     trajectories = lines(6, safe=3)
     signals = np.array([0.9, 0.7, 0.8, 0.1, 0.2, 0.3])
     wanted = desired_conditions(trajectories, signals, 50, 0)
     scaled = trajectories.scaled_return(trajectories.returns[:3])
-    assert (wanted[:, 1] == np.float32(0.7)).all()
+    assert (wanted[:, 1] == np.float32(0.6)).all()
+    assert (desired_conditions(trajectories, signals, 50, 0, quantile=0.5)[:, 1] == np.float32(0.8)).all()
     assert wanted[:, 0].min() >= scaled.min() - 1e-6
     assert wanted[:, 0].max() <= scaled.max() + 1e-6
 
@@ -197,7 +198,7 @@ def test_it_learns_conditions_and_lengths() -> None:
     for step in range(100):
         torch.manual_seed(step)
         stage.update(source.sample(32, 8, np.random.default_rng(step)))
-    wanted = np.array([[0.0, 0.5]] * 8 + [[1.0, 0.5]] * 8, np.float32)
+    wanted = np.array([[0.0, 0.0]] * 8 + [[1.0, 0.0]] * 8, np.float32)
     made = stage.generate(wanted, 0)
     slope = made.states[:, 5, 0] - made.states[:, 0, 0]
     assert slope[8:].mean() - slope[:8].mean() > 0.5

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
+from safe_policy_core.errors import DatasetError
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig
 from safe_policy_core.methods.dspo.discriminator import MlpDiscriminator, PreferenceAttention, SafetyTransformer
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage, discriminator_loss
+from safe_policy_core.methods.dspo.inputs import ChangeInputs
 from safe_policy_core.methods.dspo.return_agnostic import ReturnClassifier, likelihood_loss, vclub
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
 from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource
@@ -153,8 +155,8 @@ def judged(settings: DiscriminatorConfig, steps: int, seed: int = 0) -> tuple[np
     """(E,) signals and truths of trajectories of which the first ten are the demonstrations."""
     trajectories, truth = corridors(80, safe=10, seed=seed)
     stage = DiscriminatorStage(SPECS, dataclasses.replace(CONFIG, discriminator=settings), seed)
-    stage.fit_returns(trajectories.returns)
-    source = DiscriminatorSource(trajectories)
+    stage.fit(trajectories)
+    source = stage.source(trajectories)
     for step in range(steps):
         torch.manual_seed(step)
         stage.update(source.sample(32, 8, np.random.default_rng((seed, step))))
@@ -164,8 +166,9 @@ def judged(settings: DiscriminatorConfig, steps: int, seed: int = 0) -> tuple[np
 
 def test_return_agnostic_learning_recalls_more() -> None:
     """Figure 3: demonstrations of high return. Without the term, safe trajectories of low return are not recalled."""
-    plain = DiscriminatorConfig(network="mlp", layers=1, units=16, length=8, dropout=0.0, learning_rate=1e-3,
-                                return_weight=0.0, classifier_learning_rate=1e-2, classifier_steps=3)
+    plain = DiscriminatorConfig(network="mlp", inputs="states", folds=1, layers=1, units=16, length=8,
+                                dropout=0.0, learning_rate=1e-3, return_weight=0.0,
+                                classifier_learning_rate=1e-2, classifier_steps=3)
     agnostic = dataclasses.replace(plain, return_weight=1.0)
     found = []
     for settings in (plain, agnostic):
@@ -179,11 +182,12 @@ def test_gradient_penalty_flattens_the_discriminator() -> None:
     trajectories, _ = corridors(40, safe=10)
     steepness = []
     for weight in (0.0, 10.0):
-        settings = dataclasses.replace(SETTINGS, learning_rate=3e-3, return_weight=0.0, gradient_penalty=weight)
+        settings = dataclasses.replace(SETTINGS, inputs="states", learning_rate=3e-3, return_weight=0.0,
+                                       gradient_penalty=weight)
         stage = DiscriminatorStage(SPECS, dataclasses.replace(CONFIG, discriminator=settings))
         for step in range(40):
             torch.manual_seed(step)
-            metrics = stage.update(DiscriminatorSource(trajectories).sample(16, 8, np.random.default_rng(step)))
+            metrics = stage.update(stage.source(trajectories).sample(16, 8, np.random.default_rng(step)))
         assert ("gradient_penalty" in metrics) == (weight > 0)
         steepness.append(np.std([signal for signal, _ in stage.judge(trajectories)]))
     assert steepness[1] < steepness[0]
@@ -191,13 +195,13 @@ def test_gradient_penalty_flattens_the_discriminator() -> None:
 
 def test_long_trajectories_are_judged_in_pieces() -> None:
     """The logit of a long trajectory is the mean over its pieces, by their lengths; attention sums to 1."""
-    settings = dataclasses.replace(SETTINGS, length=6)
+    settings = dataclasses.replace(SETTINGS, inputs="states", folds=1, length=6)
     stage = DiscriminatorStage(SPECS, dataclasses.replace(CONFIG, discriminator=settings))
     trajectories = lines(2, safe=1)  # 6 and 8 steps
     (_, short), (signal, attention) = stage.judge(trajectories)
     assert len(short) == 6
     assert attention.sum() == pytest.approx(1, abs=1e-5)
-    network, logits = stage.networks["discriminator"].eval(), []
+    network, logits = stage.networks["discriminator"][0].eval(), []
     for first, last in ((6, 12), (12, 14)):
         states, actions = (torch.as_tensor(rows[None, first:last]) for rows in
                            (trajectories.states, trajectories.actions))
@@ -229,3 +233,42 @@ def test_quality_by_hand() -> None:
 def test_same_seed_same_numbers() -> None:
     runs = [judged(dataclasses.replace(SETTINGS, dropout=0.1), 3)[0] for _ in range(2)]
     np.testing.assert_array_equal(runs[0], runs[1])
+
+
+def test_changes_do_not_tell_the_scene() -> None:
+    """Moving a whole trajectory elsewhere changes nothing; what moves in few trajectories is not small."""
+    still, inputs = lines(20, safe=3), ChangeInputs(2)
+    states = still.states.copy()
+    states[still.starts[5] + 2:still.starts[6], 1] += 0.3  # something is pushed in one of them
+    pushed = dataclasses.replace(still, states=states)
+    inputs.fit(pushed)
+    offset = np.repeat(np.random.default_rng(0).uniform(-1, 1, (20, 2)), still.lengths, 0).astype(np.float32)
+    elsewhere = dataclasses.replace(pushed, states=states + offset)
+    np.testing.assert_allclose(inputs(elsewhere).states, inputs(pushed).states, atol=1e-4)
+    assert inputs(pushed).states[still.starts[5] + 3, 1] > 2
+    assert (inputs(pushed).states[still.starts[:-1]] == 0).all()
+
+
+def test_a_discriminator_never_sees_the_fold_that_it_judges() -> None:
+    trajectories = lines(12, safe=4)
+    fold = trajectories.folds(2)
+    assert [np.bincount(fold[part]).tolist() for part in (trajectories.safe, ~trajectories.safe)] == [[2, 2], [4, 4]]
+    stage = DiscriminatorStage(SPECS, CONFIG)
+    stage.fit(trajectories)
+    source = stage.source(trajectories)
+    batches = [source.sample(32, 8, np.random.default_rng(0)) for _ in range(2)]
+    # The same batch with other contents in fold 0: the discriminator of fold 0 must not notice.
+    batches[1]["states"] = np.where((batches[1]["fold"] == 0)[:, None, None], 9, batches[1]["states"])
+    weights, signals = [], []
+    for batch in batches:
+        stage = DiscriminatorStage(SPECS, CONFIG)
+        stage.fit(trajectories)
+        stage.update(batch)
+        weights.append([member.state_dict() for member in stage.networks["discriminator"]])
+        signals.append(np.array([signal for signal, _ in stage.judge(trajectories, held_out=True)]))
+    same = [all(torch.equal(value, second[name]) for name, value in first.items())
+            for first, second in zip(*weights, strict=True)]
+    assert same == [True, False]
+    np.testing.assert_array_equal(signals[0][fold == 0], signals[1][fold == 0])
+    with pytest.raises(DatasetError, match="folds need at least 2"):
+        stage.fit(lines(6, safe=1))

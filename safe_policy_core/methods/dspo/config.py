@@ -12,16 +12,23 @@ class DiscriminatorConfig:
 
     network: Literal["transformer", "mlp"] = "transformer"
     """SafetyTransformer, or a per-step MLP of similar size (Figure 4)."""
-    layers: int = 2
+    inputs: Literal["changes", "states"] = "changes"
+    """Of a step: the state less the trajectory's first one, or the state (the paper's). From states, a dozen
+    demonstrations are known by the scenes that they happened in, which says nothing of safety (`inputs`)."""
+    folds: int = 4
+    """Discriminators, each trained without its share of both kinds of trajectories, which it then judges. 1: one, which
+    judges what it was trained on (the paper's): it knows the demonstrations by heart, and all others are 0."""
+    layers: int = 1
     heads: int = 1
-    units: int = 64
+    units: int = 32
     dropout: float = 0.1
-    length: int = 100
-    """Steps of a trajectory that are seen at once; the signal of a longer one averages over its pieces."""
+    length: int = 10
+    """Steps of a trajectory that are seen at once; the signal of a longer one averages over its pieces. Short ones are
+    harder to know by heart."""
     batch: int = 32
     """Half of it safe demonstrations, half unlabelled trajectories."""
-    steps: int = 600
-    learning_rate: float = 1e-4
+    steps: int = 300
+    learning_rate: float = 1e-3
     return_weight: float = 1.0
     """Of I_vCLUB (eq. 4) beside L_D (eq. 1). 0: without return-agnostic learning. The paper does not say; in
     the example of Figure 3 the signal's correlation with safety was 0.31 and 0.36 (two seeds) with 0, 0.81 and 0.92
@@ -53,6 +60,9 @@ class DiffusionConfig:
     condition_dropout: float = 0.25
     """How often the conditions are left out in training."""
     guidance: float = 1.2
+    signal_quantile: float = 0.5
+    """Of the demonstrations' safety signals: what D^G is asked for. The paper takes the smallest (0); of signals that
+    were given by discriminators that had not seen the demonstrations, one is always far off."""
     generated: int = 256
     """Trajectories of D^G."""
     sampling_steps: int = 10
@@ -82,7 +92,7 @@ class DspoConfig:
 
 def full() -> DspoConfig:
     """Sizes of the paper."""
-    return DspoConfig(DiscriminatorConfig(layers=3, units=256, steps=5000, batch=64),
+    return DspoConfig(DiscriminatorConfig(layers=3, units=256, length=100, steps=5000, batch=64, learning_rate=1e-4),
                       DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000,
                                       learning_rate=2e-4),
                       CloningConfig(steps=50_000))

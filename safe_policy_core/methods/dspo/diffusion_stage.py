@@ -14,13 +14,13 @@ from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.stage import Stage
-from safe_policy_core.methods.dspo.trajectories import Trajectories
+from safe_policy_core.methods.dspo.trajectories import Trajectories, ranks
 from safe_policy_core.networks.diffusion import Diffusion, guided
 from safe_policy_core.networks.optimiser import Optimiser
 from safe_policy_core.networks.unet1d import TemporalUnet
 
 CONDITIONS = 2
-"""Return as a fraction of the range in the data, and safety signal z."""
+"""Return as a fraction of the range in the data, and rank of the safety signal z."""
 _CLIP = 1.0
 _AT_ONCE = 64
 
@@ -116,8 +116,9 @@ def diffusion_loss(network: nn.Module, diffusion: Diffusion, clean: Tensor, step
     return (predicted - noise).square().mean()
 
 
-def desired_conditions(trajectories: Trajectories, signals: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """(count, 2): returns drawn from the range of D^S, and the smallest z of D^S (appendix D.1).
+def desired_conditions(trajectories: Trajectories, signals: np.ndarray, count: int, seed: int, quantile: float = 0.0
+                       ) -> np.ndarray:
+    """(count, 2): returns drawn from the range of D^S, and a quantile of the z of D^S (appendix D.1: the smallest).
 
     signals: (E,) z of every trajectory. Raises `DatasetError` without safe demonstrations.
     """
@@ -125,4 +126,5 @@ def desired_conditions(trajectories: Trajectories, signals: np.ndarray, count: i
         raise DatasetError("safe demonstrations: expected at least one, got none")
     returns = trajectories.scaled_return(trajectories.returns[trajectories.safe])
     drawn = np.random.default_rng((seed, 11)).uniform(returns.min(), returns.max(), count)
-    return np.stack([drawn, np.full(count, signals[trajectories.safe].min())], 1).astype(np.float32)
+    rank = np.quantile(ranks(signals)[trajectories.safe], quantile)
+    return np.stack([drawn, np.full(count, rank)], 1).astype(np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -10,12 +10,14 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from safe_policy_core.errors import ConfigurationError, DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.discriminator import NETWORKS, Judgement
+from safe_policy_core.methods.dspo.inputs import INPUTS
 from safe_policy_core.methods.dspo.return_agnostic import ReturnClassifier, likelihood_loss, vclub
 from safe_policy_core.methods.dspo.stage import Stage
-from safe_policy_core.methods.dspo.trajectories import Trajectories
+from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource, Trajectories
 from safe_policy_core.networks.optimiser import Optimiser
 
 _CLIP = 10.0
@@ -41,25 +43,57 @@ class DiscriminatorStage(Stage):
 
     def make_networks(self) -> dict[str, nn.Module]:
         settings = self.config.discriminator
-        return {"discriminator": NETWORKS[settings.network](self.features.size, self.action_dim, settings),
-                "classifier": ReturnClassifier(settings.bins, settings.classifier_units)}
+        if settings.folds < 1:
+            raise ConfigurationError(f"discriminator.folds: expected at least 1, got {settings.folds}")
+        kind, members = NETWORKS[settings.network], range(settings.folds)
+        return {"inputs": INPUTS[settings.inputs](self.features.size),
+                "discriminator": nn.ModuleList(kind(self.features.size, self.action_dim, settings) for _ in members),
+                "classifier": nn.ModuleList(ReturnClassifier(settings.bins, settings.classifier_units)
+                                            for _ in members)}
 
-    def fit_returns(self, returns: np.ndarray) -> None:
-        """Sets the range of the return bins; before the first step."""
-        classifier = self.networks["classifier"]
-        assert isinstance(classifier, ReturnClassifier)
-        classifier.fit_range(float(returns.min()), float(returns.max()))
+    def fit(self, trajectories: Trajectories) -> None:
+        """Takes the scales of inputs and the range of the return bins; before the first step.
+
+        Raises `DatasetError` when a discriminator would be left without demonstrations.
+        """
+        folds, safe = self.config.discriminator.folds, int(trajectories.safe.sum())
+        if safe < min(2, folds):
+            raise DatasetError(f"safe demonstrations: {folds} folds need at least 2, got {safe}")
+        self.networks["inputs"].fit(trajectories)  # type: ignore[operator]
+        for classifier in self._classifiers:
+            classifier.fit_range(float(trajectories.returns.min()), float(trajectories.returns.max()))
+
+    def source(self, trajectories: Trajectories) -> DiscriminatorSource:
+        """Batches for `update`."""
+        return DiscriminatorSource(self.networks["inputs"](trajectories), self.config.discriminator.folds)
+
+    @property
+    def _classifiers(self) -> Iterable[ReturnClassifier]:
+        return self.networks["classifier"]  # type: ignore[return-value]
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """One step of q on paired data, then one of the discriminator, on a batch of `DiscriminatorSource`."""
+        """One step of each q on paired data, then one of each discriminator, on a batch of `source`."""
         self.step += 1
-        settings, classifier = self.config.discriminator, self.networks["classifier"]
-        assert isinstance(classifier, ReturnClassifier)
-        states, actions, mask, safe, returns = (torch.as_tensor(batch[name], device=self.device) for name in
-                                                ("states", "actions", "mask", "safe", "returns"))
-        discriminator = self.networks["discriminator"].train()
-        logit = discriminator(states, actions, mask).logit
-        classes, metrics = classifier.classes(returns), {}
+        fold, found = torch.as_tensor(batch["fold"]), []
+        values = [torch.as_tensor(batch[name]) for name in ("states", "actions", "mask", "safe", "returns")]
+        for number, classifier in enumerate(self._classifiers):
+            shown = fold != number if self.config.discriminator.folds > 1 else fold >= 0
+            part = [value[shown].to(self.device) for value in values]
+            # In a small batch all of one kind can be those that this one is not to see.
+            if part[3].any() and not part[3].all():
+                found.append(self._losses(number, classifier, *part))
+        if not found:
+            return {}
+        norm = self.optimisers["discriminator"].step(torch.stack([loss for loss, _ in found]).sum())
+        return {name: float(np.mean([metrics[name] for _, metrics in found])) for name in found[0][1]} | {
+            "gradient_norm": norm}
+
+    def _losses(self, number: int, classifier: ReturnClassifier, states: Tensor, actions: Tensor, mask: Tensor,
+                safe: Tensor, returns: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Loss and metrics of one discriminator; its q learns before."""
+        settings, metrics = self.config.discriminator, {}
+        logit = self._member(number).train()(states, actions, mask).logit
+        classes = classifier.classes(returns)
         if settings.return_weight:
             for _ in range(settings.classifier_steps):
                 likelihood = likelihood_loss(classifier(logit.detach()), classes)
@@ -70,14 +104,17 @@ class DiscriminatorStage(Stage):
         bound = vclub(classifier(logit), classes)
         loss = loss + settings.return_weight * bound
         if settings.gradient_penalty:
-            penalty = self._gradient_penalty(states, actions, mask, safe)
+            penalty = self._gradient_penalty(number, states, actions, mask, safe)
             metrics["gradient_penalty"] = float(penalty.detach())
             loss = loss + settings.gradient_penalty * penalty
-        metrics["gradient_norm"] = self.optimisers["discriminator"].step(loss)
         accuracy = ((logit > 0) == safe).float().mean()
-        return metrics | {"vclub": float(bound.detach()), "accuracy": float(accuracy)}
+        return loss, metrics | {"vclub": float(bound.detach()), "accuracy": float(accuracy)}
 
-    def _gradient_penalty(self, states: Tensor, actions: Tensor, mask: Tensor, safe: Tensor) -> Tensor:
+    def _member(self, number: int) -> nn.Module:
+        return self.networks["discriminator"][number]  # type: ignore[index]
+
+    def _gradient_penalty(self, number: int, states: Tensor, actions: Tensor, mask: Tensor, safe: Tensor
+                          ) -> Tensor:
         """(|gradient of the logit| - 1)^2 at random mixtures of safe and unlabelled pieces (Gulrajani et al. 2017)."""
         count = int(min(safe.sum(), (~safe).sum()))
         share = torch.rand(count, 1, 1).to(self.device)
@@ -86,35 +123,42 @@ class DiscriminatorStage(Stage):
         both = mask[safe][:count] & mask[~safe][:count]
         # Only the plain attention has a second derivative.
         with sdpa_kernel(SDPBackend.MATH):
-            logit = self.networks["discriminator"](*mixed, both).logit
+            logit = self._member(number)(*mixed, both).logit
             gradients = torch.autograd.grad(logit.sum(), mixed, create_graph=True)
         norm = torch.cat([gradient.flatten(1) for gradient in gradients], 1).square().sum(1).add(1e-12).sqrt()
         return (norm - 1).square().mean()
 
     @torch.no_grad()
-    def judge(self, trajectories: Trajectories) -> list[tuple[float, np.ndarray]]:
+    def judge(self, trajectories: Trajectories, held_out: bool = False) -> list[tuple[float, np.ndarray]]:
         """(z, attention of each step, sum 1) of every trajectory.
 
-        A trajectory longer than the discriminator's length is cut into pieces whose z_t are averaged together.
+        held_out: these are the trajectories of the training, each is judged by the discriminator that has not seen it;
+        else the logits and the attention of all are averaged. A trajectory longer than the discriminator's length is
+        cut into pieces whose z_t are averaged together.
         """
-        discriminator, length = self.networks["discriminator"].eval(), self.config.discriminator.length
-        pieces = [(episode, first) for episode, steps in enumerate(trajectories.lengths)
+        members, length = len(self.networks["discriminator"]), self.config.discriminator.length  # type: ignore[arg-type]
+        voices = np.full((len(trajectories), members), 1 / members)
+        if held_out:
+            voices = np.eye(members)[trajectories.folds(members)]
+        shown = self.networks["inputs"](trajectories)
+        pieces = [(episode, first) for episode, steps in enumerate(shown.lengths)
                   for first in range(0, int(steps), length)]
-        logits, weights = np.zeros(len(trajectories)), np.zeros(len(trajectories.states), np.float32)
+        logits, weights = np.zeros(len(shown)), np.zeros(len(shown.states), np.float32)
         for begin in range(0, len(pieces), _PIECES_AT_ONCE):
             episode, first = np.array(pieces[begin:begin + _PIECES_AT_ONCE]).T
-            longest = int(np.minimum(trajectories.lengths[episode] - first, length).max())
-            batch = trajectories.windows(episode, first, longest)
-            judgement: Judgement = discriminator(*(torch.as_tensor(batch[name], device=self.device) for name in
-                                                   ("states", "actions", "mask")))
-            share = batch["mask"].sum(1) / trajectories.lengths[episode]
-            np.add.at(logits, episode, share * judgement.logit.cpu().numpy())
-            row = (trajectories.starts[episode] + first)[:, None] + np.arange(longest)
-            attention = share[:, None] * judgement.attention.cpu().numpy()
-            weights[row[batch["mask"]]] = attention[batch["mask"]]
+            longest = int(np.minimum(shown.lengths[episode] - first, length).max())
+            batch = shown.windows(episode, first, longest)
+            inputs = [torch.as_tensor(batch[name], device=self.device) for name in ("states", "actions", "mask")]
+            share = voices[episode] * (batch["mask"].sum(1) / shown.lengths[episode])[:, None]
+            row = (shown.starts[episode] + first)[:, None] + np.arange(longest)
+            for number in range(members):
+                judgement: Judgement = self._member(number).eval()(*inputs)
+                np.add.at(logits, episode, share[:, number] * judgement.logit.cpu().numpy())
+                attention = share[:, number, None] * judgement.attention.cpu().numpy()
+                weights[row[batch["mask"]]] += attention[batch["mask"]]
         signals = 1 / (1 + np.exp(-logits))
         return [(float(signal), weights[begin:end]) for signal, begin, end in
-                zip(signals, trajectories.starts[:-1], trajectories.starts[1:], strict=True)]
+                zip(signals, shown.starts[:-1], shown.starts[1:], strict=True)]
 
 
 def discriminator_loss(logit: Tensor, safe: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from safe_policy_core.methods.dspo.learner import DspoLearner
 from safe_policy_core.methods.dspo.trajectories import (
     CloningSource,
     DiffusionSource,
-    DiscriminatorSource,
     Trajectories,
     fit_features,
     gather,
@@ -96,14 +95,14 @@ class DspoRun:
 
     def _discriminator(self) -> dict[str, Any]:
         trajectories, settings = self.trajectories, self.config.discriminator
-        self._first.fit_returns(trajectories.returns)
-        return self._train(self._first, DiscriminatorSource(trajectories), settings.steps, settings.batch,
+        self._first.fit(trajectories)
+        return self._train(self._first, self._first.source(trajectories), settings.steps, settings.batch,
                            settings.length, self.out / "discriminator")
 
     def _label(self) -> dict[str, Any]:
         trajectories, stage = self.trajectories, self._first
         stage.load(self.out / "discriminator" / RUN_FOLDER)
-        signals = np.array([signal for signal, _ in stage.judge(trajectories)])
+        signals = np.array([signal for signal, _ in stage.judge(trajectories, held_out=True)])
         _write_json(self.out / SIGNALS, {"data_hash": trajectories.hash, "discriminator": self._hash("discriminator"),
                                          "safe": trajectories.safe.tolist(), "signals": signals.tolist()})
         safe = trajectories.safe
@@ -118,7 +117,9 @@ class DspoRun:
     def _generate(self) -> dict[str, Any]:
         stage = self._with_features(DiffusionStage)
         stage.load(self.out / "diffusion" / RUN_FOLDER)
-        conditions = desired_conditions(self.trajectories, self.signals(), self.config.diffusion.generated, self.seed)
+        settings = self.config.diffusion
+        conditions = desired_conditions(self.trajectories, self.signals(), settings.generated, self.seed,
+                                        settings.signal_quantile)
         generated = stage.generate(conditions, self.seed)
         write_generated(self.out / GENERATED, generated, self._hash("diffusion"))
         return {"generated": str(self.out / GENERATED), "trajectories": len(conditions),

@@ -48,6 +48,13 @@ class Trajectories:
         low, high = self.returns.min(), self.returns.max()
         return ((value - low) / max(high - low, 1e-6)).astype(np.float32)
 
+    def folds(self, count: int) -> np.ndarray:
+        """(E,) numbers below `count`, dealt out in turn to D^S and to D^U, whose order is random."""
+        fold = np.empty(len(self), np.int64)
+        for part in (self.safe, ~self.safe):
+            fold[part] = np.arange(part.sum()) % count
+        return fold
+
     def windows(self, episode: np.ndarray, first: np.ndarray, length: int) -> dict[str, np.ndarray]:
         """`length` steps from step `first` of each episode, both (B,): (B, length) mask and (B, length, ...) others.
 
@@ -102,11 +109,21 @@ def _observations(part: Part) -> dict[str, np.ndarray]:
     return {name: np.concatenate([rows[name] for rows in episodes]) for name in part.specs.observation}
 
 
+def ranks(signals: np.ndarray) -> np.ndarray:
+    """(E,) float32 in [0, 1]: the share of the others that are below.
+
+    As a condition it is spread evenly, where z itself may be all but the same everywhere.
+    """
+    below = np.searchsorted(np.sort(signals), signals)
+    return (below / max(len(signals) - 1, 1)).astype(np.float32)
+
+
 class DiscriminatorSource:
     """Balanced batches of pieces of trajectories: the first half of the rows from D^S, the second from D^U."""
 
-    def __init__(self, trajectories: Trajectories) -> None:
+    def __init__(self, trajectories: Trajectories, folds: int = 1) -> None:
         self.trajectories, self.specs = trajectories, trajectories.specs
+        self._folds = trajectories.folds(folds)
         self._safe, self._unlabelled = np.flatnonzero(trajectories.safe), np.flatnonzero(~trajectories.safe)
 
     def __len__(self) -> int:
@@ -116,23 +133,24 @@ class DiscriminatorSource:
         return self.trajectories.hash
 
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """states, actions, mask (`Trajectories.windows`), safe (B,) bool, returns (B,) of the whole trajectories."""
+        """states, actions, mask (`Trajectories.windows`), and of whole trajectories safe, returns, fold, all (B,)."""
         data = self.trajectories
         episode = np.concatenate([rng.choice(self._safe, batch // 2), rng.choice(self._unlabelled, batch - batch // 2)])
         first = rng.integers(0, np.maximum(data.lengths[episode] - length, 0) + 1)
         longest = int(np.minimum(data.lengths[episode], length).max())  # no work for steps that no episode has
-        return data.windows(episode, first, longest) | {"safe": data.safe[episode], "returns": data.returns[episode]}
+        return data.windows(episode, first, longest) | {
+            "safe": data.safe[episode], "returns": data.returns[episode], "fold": self._folds[episode]}
 
 
 class DiffusionSource:
-    """Pieces of all trajectories, of longer ones more often, with scaled return and safety signal.
+    """Pieces of all trajectories, of longer ones more often, with scaled return and the rank of the safety signal.
 
     signals: (E,) z of every trajectory, in [0, 1].
     """
 
     def __init__(self, trajectories: Trajectories, signals: np.ndarray) -> None:
         self.trajectories, self.specs = trajectories, trajectories.specs
-        self._conditions = np.stack([trajectories.scaled_return(trajectories.returns), signals], 1).astype(np.float32)
+        self._conditions = np.stack([trajectories.scaled_return(trajectories.returns), ranks(signals)], 1)
 
     def __len__(self) -> int:
         return len(self.trajectories)
