@@ -60,8 +60,9 @@ class FospPolicy(Policy):
             self.solved.stand_at(tool)
             commanded = self._commanded_from(tool)
             choice = model.redirected(choice, features, self.solved, commanded)
-            # The network's is that of the demonstrators' ways, and of copies half of which were made to touch.
-            violation = max(self.solved.violation_probability(place) for place in (tool, commanded))
+            # The map's alone would mislead the steering and the gate's veto together where it is wrong. The network's
+            # is that of the demonstrators' ways and of copies half of which were made to touch: too high, but its own.
+            violation = max(violation, *(self.solved.violation_probability(place) for place in (tool, commanded)))
         # Until told otherwise the action is taken to run as asked.
         self._action = choice.action.clone()
         return ActionDecision(
