@@ -188,6 +188,11 @@ class ReviewDataset:
             return self._levels(entry), layer.history(entry.recording) if layer else []
 
     @property
+    def listed(self) -> bool:
+        """Whether every file was looked at."""
+        return all(entry.recording or entry.problem for entry in self.entries)
+
+    @property
     def scored(self) -> bool:
         """Whether a discriminator has scored any episode."""
         return any(self._scores.values())

@@ -20,8 +20,8 @@ CHANGES = ("accept", "reject", "reopen", "take_suggestion", "first_contact")
 class ReviewPage:
     """One window. It changes labels through `dataset` only, which other windows share.
 
-    The window shows `changes()` and tells `take` what a person does; `settle` does what nobody has to wait for.
-    Used by one thread at a time.
+    The window shows `changes()` and tells `take` what a person does. What it `lacks` takes a while: `find` works it out
+    beside the rest. Everything else is used by one thread at a time.
     """
 
     def __init__(self, dataset: ReviewDataset) -> None:
@@ -48,15 +48,23 @@ class ReviewPage:
         self._sent.pop("notice", None)
         return found
 
-    def settle(self) -> None:
-        """Adds the suggestion for the episode shown."""
-        if self._selected is None or self._tracks is None or "suggestion" in self._tracks:
-            return
+    def lacks(self) -> int | None:
+        """The episode shown, when the list is complete and its suggestion is not there yet."""
+        waits = self._tracks is not None and "suggestion" not in self._tracks and self._dataset.listed
+        return self._selected if waits else None
+
+    def find(self, index: int) -> tuple[int, list[tuple[int, int]]]:
+        """An episode and its suggestion, for `add`; may run in another thread."""
         try:
-            self._tracks["suggestion"] = self._player.suggestion(self._selected)
+            return index, self._player.suggestion(index)
         except DatasetError:
-            self._tracks["suggestion"] = []
-        self._show_labels()
+            return index, []
+
+    def add(self, index: int, suggestion: list[tuple[int, int]]) -> None:
+        """Shows what `find` found, unless another episode is shown by now."""
+        if self._tracks is not None and self._selected == index:
+            self._tracks["suggestion"] = suggestion
+            self._show_labels()
 
     def take(self, text: str) -> None:
         """What a person did, as JSON: `do` names it. What no page of ours sends is answered with a notice."""

@@ -99,18 +99,24 @@ def _app(dataset: ReviewDataset, port: int) -> Starlette:
 async def _converse(socket: WebSocket, page: ReviewPage) -> None:
     """Hears what a person does and tells what it changed, until the window is closed."""
     heard = asyncio.ensure_future(socket.receive_text())
+    found: asyncio.Future[tuple[int, list[tuple[int, int]]]] | None = None
     try:
         while True:
             # In a thread, as it reads files.
             if changes := await asyncio.to_thread(page.changes):
                 await socket.send_text(json.dumps(changes))
-            await asyncio.wait({heard}, timeout=POLL_PERIOD)
+            awaited: set[asyncio.Future] = {heard, found} if found else {heard}
+            await asyncio.wait(awaited, timeout=POLL_PERIOD, return_when=asyncio.FIRST_COMPLETED)
             if heard.done():
                 message = heard.result()
                 heard = asyncio.ensure_future(socket.receive_text())
                 await asyncio.to_thread(page.take, message)
-            else:
-                await asyncio.to_thread(page.settle)
+            elif found is None:
+                if (index := page.lacks()) is not None:
+                    found = asyncio.ensure_future(asyncio.to_thread(page.find, index))
+            elif found.done():
+                await asyncio.to_thread(page.add, *found.result())
+                found = None
     finally:
         heard.cancel()
 
