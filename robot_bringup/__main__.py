@@ -16,6 +16,7 @@ import sys
 from robot_bringup.environment import ros_environment
 from robot_bringup.launch_file import LaunchError, arguments, find, launch_files, processes
 from robot_bringup.runner import Runner
+from robot_bringup.segments import remove_dead_segments
 
 
 def main(words: list[str]) -> int:
@@ -42,6 +43,7 @@ def main(words: list[str]) -> int:
     except LaunchError as error:
         print(f"robot_bringup: {error}", file=sys.stderr)
         return 2
+    remove_dead_segments()
     return Runner(started).run()
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from robot_bringup.environment import INSTALL, ROOT, ros_environment
+from robot_bringup.segments import remove_dead_segments
 from safe_policy_core.scheduling import come_first, ordinary, step_back
 
 DOMAINS = range(60, 100)
@@ -27,6 +28,7 @@ ARM = (CONFIG / "franka.yaml", CONFIG / "payload_none.yaml")
 @contextlib.contextmanager
 def ros_domain() -> Iterator[int]:
     """A domain that no other test on this machine holds at the same time."""
+    remove_dead_segments()
     for domain in DOMAINS:
         lock = (Path(tempfile.gettempdir()) / f"safe_policy_domain_{domain}.lock").open("w")
         try:
