@@ -15,6 +15,7 @@ from safe_policy_core.methods.fosp.reach_avoid import (
     best_neighbours,
     reach_avoid_values,
     violation_probabilities,
+    ways,
 )
 from safe_policy_core.vision import TableMap, TableMapConfig, ToolViewConfig
 from tests.core.fosp_rig import tiny_config
@@ -40,7 +41,7 @@ def corridor() -> tuple[np.ndarray, np.ndarray]:
 def test_value_of_a_row_of_cells_is_the_hand_computed_one() -> None:
     contact, arrival = np.zeros((1, 4)), np.zeros((1, 4))
     arrival[0, 3], contact[0, 1], contact[0, 3] = 0.5, 0.2, 0.1
-    values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 0.9, 2.0)[0]
+    values = reach_avoid_values(contact, arrival, ways(contact, (0.1, 1.0), 0.1, 0.9, 2.0), 2.0)[0]
     # Standing at the target goes on from its neighbour: v3 = 0.81 (0.5 + 0.5 * 0.9 * v2), v2 = 0.9 * v3.
     end = 0.81 * 0.5 / (1 - 0.81 * 0.5 * 0.9 * 0.9)
     assert values == pytest.approx([0.9 * 0.64 * 0.81 * end, 0.64 * 0.81 * end, 0.9 * end, end], abs=1e-3)
@@ -48,8 +49,8 @@ def test_value_of_a_row_of_cells_is_the_hand_computed_one() -> None:
 
 def test_probability_of_a_contact_on_the_way_is_the_hand_computed_one() -> None:
     contact, arrival = np.array([[0.3, 0.2, 0.0, 0.1]]), np.array([[0.0, 0.0, 0.0, 0.5]])
-    values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 0.9, 2.0)
-    following = best_neighbours(values, contact, (0.1, 1.0), 0.1, 0.9, 2.0)
+    values = reach_avoid_values(contact, arrival, ways(contact, (0.1, 1.0), 0.1, 0.9, 2.0), 2.0)
+    following = best_neighbours(values, ways(contact, (0.1, 1.0), 0.1, 0.9, 2.0))
     assert following.tolist() == [1, 2, 3, 2]
     found = violation_probabilities(following, contact, arrival)[0]
     # At the end: q3 = 0.9 (0.5 + 0.5 q2) and q2 = q3, so q3 = 0.45 / 0.55; then q1 = 0.8 q2 and q0 = 0.7 q1.
@@ -59,7 +60,7 @@ def test_probability_of_a_contact_on_the_way_is_the_hand_computed_one() -> None:
 
 def test_a_contact_counts_as_many_as_the_risk_says() -> None:
     contact, arrival = np.full((1, 2), 0.1), np.array([[0.0, 1.0]])
-    values = reach_avoid_values(contact, arrival, (0.1, 1.0), 0.1, 1.0, 3.0)[0]
+    values = reach_avoid_values(contact, arrival, ways(contact, (0.1, 1.0), 0.1, 1.0, 3.0), 3.0)[0]
     assert values == pytest.approx([0.9**6, 0.9**3], abs=1e-6)
 
 
@@ -67,12 +68,12 @@ def test_a_way_between_two_cells_loses_what_they_are_dangerous() -> None:
     contact, arrival = np.zeros((2, 2)), np.zeros((2, 2))
     contact[0, 1], arrival[1, 1] = 0.4, 1.0
     # Slantwise: sqrt(2) steps, past 0.4 and 0; by the upper left cell: 2 steps past nothing.
-    values = reach_avoid_values(contact, arrival, (0.1, 0.1), 0.1, 0.9, 1.0)
+    values = reach_avoid_values(contact, arrival, ways(contact, (0.1, 0.1), 0.1, 0.9, 1.0), 1.0)
     assert values[0, 0] == pytest.approx(max(0.9**2**0.5 * 0.8, 0.9**2), abs=1e-5) == pytest.approx(0.81)
     contact, arrival = np.zeros((2, 3)), np.zeros((2, 3))
     contact[0, 1] = contact[1, 0] = 0.2
     contact[1, 1], arrival[1, 2] = 0.1, 1.0
-    values = reach_avoid_values(contact, arrival, (0.1, 0.1), 0.1, 0.9, 1.0)
+    values = reach_avoid_values(contact, arrival, ways(contact, (0.1, 0.1), 0.1, 0.9, 1.0), 1.0)
     assert values[0, 0] == pytest.approx(0.9**5**0.5 * (1 - (0.2 + 0.1) / 2), abs=1e-5), "two right and one up"
 
 

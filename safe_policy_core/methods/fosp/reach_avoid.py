@@ -55,18 +55,33 @@ class ReachAvoidConfig:
             raise ConfigurationError(f"reach_avoid.deference: expected at least 0 and below 1, got {self.deference}")
 
 
-def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[float, float], step: float,
-                       discount: float, risk: float) -> np.ndarray:
-    """(Y, X) values of V by value iteration. contact, arrival: (Y, X) probabilities. cell, step: sides, length [m]."""
+def ways(contact: np.ndarray, cell: tuple[float, float], step: float, discount: float, risk: float) -> np.ndarray:
+    """(16, Y, X) what is left of a value on the way from each cell to each of its neighbours: time is lost, and the two
+    cells that it leads between may be touched. contact: (Y, X) probabilities. cell, step: sides, length [m]."""
+    padded, left = np.pad(contact, 2).astype(np.float32), []
+    for x, y in _NEIGHBOURS:
+        sides = ((x, 0), (0, y)) if abs(x) == abs(y) else ((int(x / 2), int(y / 2)), (np.sign(x), np.sign(y)))
+        passed = np.mean([_shifted(padded, *side) for side in sides], 0) if x and y else np.zeros_like(contact)
+        left.append(discount ** (np.hypot(x * cell[0], y * cell[1]) / step) * (1 - passed) ** risk)
+    return np.stack(left).astype(np.float32)
+
+
+def _shifted(padded: np.ndarray, x: int, y: int) -> np.ndarray:
+    """View of a table with a border of 2, from each cell x to the right and y up."""
+    height, width = padded.shape[0] - 4, padded.shape[1] - 4
+    return padded[2 + y:2 + y + height, 2 + x:2 + x + width]
+
+
+def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, left: np.ndarray, risk: float) -> np.ndarray:
+    """(Y, X) values of V by value iteration. contact, arrival: (Y, X) probabilities. left: `ways`."""
     spared = ((1 - contact) ** risk).astype(np.float32)
     base, going_on = spared * arrival.astype(np.float32), spared * (1 - arrival).astype(np.float32)
-    factors = _factors(contact, cell, step, discount, risk)
     padded = np.pad(base, 2)
     views = [_shifted(padded, *neighbour) for neighbour in _NEIGHBOURS]
     values, best, other = padded[2:-2, 2:-2], np.empty_like(base), np.empty_like(base)
     for _ in range(_SWEEPS):
         best.fill(0)
-        for view, factor in zip(views, factors, strict=True):
+        for view, factor in zip(views, left, strict=True):
             np.maximum(best, np.multiply(view, factor, out=other), out=best)
         np.add(base, np.multiply(going_on, best, out=best), out=best)
         change = np.abs(best - values).max()
@@ -76,33 +91,13 @@ def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, cell: tuple[flo
     return values.astype(float)
 
 
-def best_neighbours(values: np.ndarray, contact: np.ndarray, cell: tuple[float, float], step: float,
-                    discount: float, risk: float) -> np.ndarray:
+def best_neighbours(values: np.ndarray, left: np.ndarray) -> np.ndarray:
     """(Y X,) the cell, counted along x and then y, that the value iteration goes on to from each."""
     padded = np.pad(values, 2, constant_values=-1.0)
-    ahead = np.stack([_shifted(padded, *neighbour) * factor for neighbour, factor
-                      in zip(_NEIGHBOURS, _factors(contact, cell, step, discount, risk), strict=True)])
+    ahead = np.stack([_shifted(padded, *neighbour) for neighbour in _NEIGHBOURS]) * left
     steps = np.array(_NEIGHBOURS)[ahead.argmax(0)]
     rows, columns = np.indices(values.shape)
     return ((rows + steps[..., 1]) * values.shape[1] + columns + steps[..., 0]).ravel()
-
-
-def _shifted(padded: np.ndarray, x: int, y: int) -> np.ndarray:
-    """View of a table with a border of 2, from each cell x to the right and y up."""
-    height, width = padded.shape[0] - 4, padded.shape[1] - 4
-    return padded[2 + y:2 + y + height, 2 + x:2 + x + width]
-
-
-def _factors(contact: np.ndarray, cell: tuple[float, float], step: float, discount: float,
-             risk: float) -> list[np.ndarray]:
-    """Per neighbour, (Y, X): what is lost on the way to it, by time and by the two cells that it leads between."""
-    padded, factors = np.pad(contact, 2).astype(np.float32), []
-    for x, y in _NEIGHBOURS:
-        sides = ((x, 0), (0, y)) if abs(x) == abs(y) else ((int(x / 2), int(y / 2)), (np.sign(x), np.sign(y)))
-        passed = np.mean([_shifted(padded, *side) for side in sides], 0) if x and y else np.zeros_like(contact)
-        factors.append((discount ** (np.hypot(x * cell[0], y * cell[1]) / step) * (1 - passed) ** risk)
-                       .astype(np.float32))
-    return factors
 
 
 def violation_probabilities(following: np.ndarray, contact: np.ndarray, arrival: np.ndarray) -> np.ndarray:
@@ -138,6 +133,8 @@ class ReachAvoid:
         """(cells, cells) reach-avoid values and violation probabilities."""
         rows, columns = np.indices(self.contact.shape)
         self._centres = self._low + (np.stack([columns, rows], -1) + 0.5) / self._shape * (self._high - self._low)
+        width, height = (self._high - self._low) / self._shape
+        self._left = ways(self.contact, (width, height), step, discount, config.risk)
         self._solve()
 
     @property
@@ -146,11 +143,8 @@ class ReachAvoid:
         return (self._low[0], self._low[1]), (self._high[0], self._high[1])
 
     def _solve(self) -> None:
-        width, height = (self._high - self._low) / self._shape
-        self.values = reach_avoid_values(self.contact, self.arrival, (width, height), self._length, self._discount,
-                                         self._config.risk)
-        self._following = best_neighbours(self.values, self.contact, (width, height), self._length, self._discount,
-                                          self._config.risk)
+        self.values = reach_avoid_values(self.contact, self.arrival, self._left, self._config.risk)
+        self._following = best_neighbours(self.values, self._left)
         self.violations = violation_probabilities(self._following, self.contact, self.arrival)
 
     def violation_probability(self, tool: np.ndarray) -> float:
