@@ -52,11 +52,12 @@ def variants(settings: DiscriminatorConfig) -> dict[str, tuple[DiscriminatorConf
     alone = dataclasses.replace(plain, folds=1)
     return {"dspo": (settings, False), "no_return_agnostic": (plain, False),
             "no_return_agnostic_gp": (dataclasses.replace(plain, gradient_penalty=10.0), False),
-            "mlp": (dataclasses.replace(settings, network="mlp"), False),
-            "mlp_no_return_agnostic": (dataclasses.replace(plain, network="mlp"), False),
+            "transformer": (dataclasses.replace(settings, network="transformer"), False),
+            "transformer_no_return_agnostic": (dataclasses.replace(plain, network="transformer"), False),
             "states": (dataclasses.replace(settings, inputs="states"), False),
             "one_fold": (dataclasses.replace(settings, folds=1), False),
-            "taught_transformer": (alone, True), "taught_mlp": (dataclasses.replace(alone, network="mlp"), True)}
+            "taught_transformer": (dataclasses.replace(alone, network="transformer"), True),
+            "taught_mlp": (dataclasses.replace(alone, network="mlp"), True)}
 
 
 @dataclass
@@ -66,8 +67,9 @@ class DspoExperiment:
     datasets: tuple[str, ...] = tuple(TASKS)
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("dspo", *BASELINES)
-    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "no_return_agnostic_gp", "mlp", "mlp_no_return_agnostic",
-                                 "states", "one_fold", "taught_transformer", "taught_mlp")
+    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "no_return_agnostic_gp", "transformer",
+                                 "transformer_no_return_agnostic", "states", "one_fold", "taught_transformer",
+                                 "taught_mlp")
     """Discriminators."""
 
     demonstrations: int = 12

@@ -269,6 +269,10 @@ def test_a_discriminator_never_sees_the_fold_that_it_judges() -> None:
     same = [all(torch.equal(value, second[name]) for name, value in first.items())
             for first, second in zip(*weights, strict=True)]
     assert same == [True, False]
+    others = np.log(signals[0] / (1 - signals[0]))[~trajectories.safe]
+    for number in (0, 1):  # each has its own zero and unit
+        own = others[fold[~trajectories.safe] == number]
+        assert (own.mean(), own.std()) == pytest.approx((0, 1), abs=1e-4)
     np.testing.assert_array_equal(signals[0][fold == 0], signals[1][fold == 0])
-    with pytest.raises(DatasetError, match="folds need at least 2"):
+    with pytest.raises(DatasetError, match="2 folds need at least 2 safe"):
         stage.fit(lines(6, safe=1))

@@ -10,8 +10,10 @@ from typing import Literal
 class DiscriminatorConfig:
     """Stage 1: the safety signal (section 3.1)."""
 
-    network: Literal["transformer", "mlp"] = "transformer"
-    """SafetyTransformer, or a per-step MLP of similar size (Figure 4)."""
+    network: Literal["transformer", "mlp"] = "mlp"
+    """SafetyTransformer (the paper's), or a per-step MLP of similar size (Figure 4). From a dozen short demonstrations
+    the MLP learned more of safety (area under the curve on SafeReach's unlabelled 0.85, transformer 0.73); only the
+    transformer says which steps mattered."""
     inputs: Literal["changes", "states"] = "changes"
     """Of a step: the state less the trajectory's first one, or the state (the paper's). From states, a dozen
     demonstrations are known by the scenes that they happened in, which says nothing of safety (`inputs`)."""
@@ -27,7 +29,7 @@ class DiscriminatorConfig:
     harder to know by heart."""
     batch: int = 32
     """Half of it safe demonstrations, half unlabelled trajectories."""
-    steps: int = 300
+    steps: int = 200
     learning_rate: float = 1e-3
     return_weight: float = 1.0
     """Of I_vCLUB (eq. 4) beside L_D (eq. 1). 0: without return-agnostic learning. The paper does not say; in
@@ -92,7 +94,8 @@ class DspoConfig:
 
 def full() -> DspoConfig:
     """Sizes of the paper."""
-    return DspoConfig(DiscriminatorConfig(layers=3, units=256, length=100, steps=5000, batch=64, learning_rate=1e-4),
+    return DspoConfig(DiscriminatorConfig("transformer", layers=3, units=256, length=100, steps=5000, batch=64,
+                                          learning_rate=1e-4),
                       DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000,
                                       learning_rate=2e-4),
                       CloningConfig(steps=50_000))

@@ -22,6 +22,7 @@ from safe_policy_core.networks.optimiser import Optimiser
 
 _CLIP = 10.0
 _PIECES_AT_ONCE = 64
+_SMALLEST_SPREAD = 1e-6
 
 
 class DiscriminatorStage(Stage):
@@ -54,11 +55,13 @@ class DiscriminatorStage(Stage):
     def fit(self, trajectories: Trajectories) -> None:
         """Takes the scales of inputs and the range of the return bins; before the first step.
 
-        Raises `DatasetError` when a discriminator would be left without demonstrations.
+        Raises `DatasetError` for too few: every discriminator needs some of each kind to learn from, and some
+        unlabelled ones to judge.
         """
         folds, safe = self.config.discriminator.folds, int(trajectories.safe.sum())
-        if safe < min(2, folds):
-            raise DatasetError(f"safe demonstrations: {folds} folds need at least 2, got {safe}")
+        if safe < min(2, folds) or len(trajectories) - safe < folds:
+            raise DatasetError(f"trajectories: {folds} folds need at least 2 safe demonstrations and {folds} others, "
+                               f"got {safe} and {len(trajectories) - safe}")
         self.networks["inputs"].fit(trajectories)  # type: ignore[operator]
         for classifier in self._classifiers:
             classifier.fit_range(float(trajectories.returns.min()), float(trajectories.returns.max()))
@@ -132,8 +135,9 @@ class DiscriminatorStage(Stage):
     def judge(self, trajectories: Trajectories, held_out: bool = False) -> list[tuple[float, np.ndarray]]:
         """(z, attention of each step, sum 1) of every trajectory.
 
-        held_out: these are the trajectories of the training, each is judged by the discriminator that has not seen it;
-        else the logits and the attention of all are averaged. A trajectory longer than the discriminator's length is
+        held_out: these are the trajectories of the training, each is judged by the discriminator that has not seen it,
+        whose logits are standardised by those of the unlabelled among them: no two have the same zero and unit. Else
+        the logits and the attention of all are averaged. A trajectory longer than the discriminator's length is
         cut into pieces whose z_t are averaged together.
         """
         members, length = len(self.networks["discriminator"]), self.config.discriminator.length  # type: ignore[arg-type]
@@ -156,6 +160,10 @@ class DiscriminatorStage(Stage):
                 np.add.at(logits, episode, share[:, number] * judgement.logit.cpu().numpy())
                 attention = share[:, number, None] * judgement.attention.cpu().numpy()
                 weights[row[batch["mask"]]] += attention[batch["mask"]]
+        if held_out and members > 1:
+            for judged in voices.T > 0:
+                others = logits[judged & ~trajectories.safe]
+                logits[judged] = (logits[judged] - others.mean()) / max(others.std(), _SMALLEST_SPREAD)
         signals = 1 / (1 + np.exp(-logits))
         return [(float(signal), weights[begin:end]) for signal, begin, end in
                 zip(signals, shown.starts[:-1], shown.starts[1:], strict=True)]
