@@ -181,9 +181,11 @@ class ReviewDataset:
         return [self.row(index) for index in range(len(self.entries))]
 
     def labels(self, index: int) -> tuple[dict[str, np.ndarray], list[Label]]:
-        """Reward and cost as labelled, and every label that the episode ever got."""
+        """Reward and cost as labelled, and every label that the episode ever got. Empty for an unread file."""
         with self._lock:
             entry = self.entries[index]
+            if not entry.recording:
+                return {}, []
             layer = self._layers[entry.path.parent]
             return self._levels(entry), layer.history(entry.recording) if layer else []
 

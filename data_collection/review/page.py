@@ -96,12 +96,13 @@ class ReviewPage:
                 *([f"{counts['problem']} damaged"] if counts["problem"] else []), *self._dataset.problems]
         self._state |= {**self._view, "rows": json.dumps(self._rows), "every": json.dumps(every),
                         "counts": " · ".join(told), "progress": done / max(1, usable)}
+        usable = [row for row in self._rows if not row["problem"]] or self._rows
         # Before every file is read nobody knows which one has the worst score.
-        known = every if self._dataset.scored else self._rows[:1]
+        known = every if self._dataset.scored else usable[:1]
         if self._selected is not None:
             self._show_labels()
-        elif self._rows and all(row["recording"] or row["problem"] for row in known):
-            self._choose(self._rows[0]["index"])
+        elif usable and all(row["recording"] or row["problem"] for row in known):
+            self._choose(usable[0]["index"])
 
     def _choose(self, index: int) -> None:
         """Shows another episode."""

@@ -87,7 +87,7 @@ def _app(dataset: ReviewDataset, port: int) -> Starlette:
 
     async def live(socket: WebSocket) -> None:
         await socket.accept()
-        with contextlib.suppress(WebSocketDisconnect, KeyError):  # the second for what is no text
+        with contextlib.suppress(WebSocketDisconnect):
             await _converse(socket, ReviewPage(dataset))
 
     routes = [Route("/", page), Route("/web/{name}", web), WebSocketRoute("/live", live),
@@ -108,7 +108,10 @@ async def _converse(socket: WebSocket, page: ReviewPage) -> None:
             awaited: set[asyncio.Future] = {heard, found} if found else {heard}
             await asyncio.wait(awaited, timeout=POLL_PERIOD, return_when=asyncio.FIRST_COMPLETED)
             if heard.done():
-                message = heard.result()
+                try:
+                    message = heard.result()
+                except KeyError:  # no text: no page of ours sends that
+                    return
                 heard = asyncio.ensure_future(socket.receive_text())
                 await asyncio.to_thread(page.take, message)
             elif found is None:

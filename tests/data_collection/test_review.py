@@ -92,6 +92,17 @@ def test_every_bad_file_is_a_line_and_the_rest_works(folder: Path, tmp_path: Pat
         dataset.decide(bad, "accept")
 
 
+def test_the_page_begins_with_an_episode_and_shows_why_a_file_is_none(folder: Path) -> None:
+    (folder / "-bad.h5").write_bytes(b"not an episode")
+    page = ReviewPage(loaded(folder))
+    shown = page.changes()
+    assert (shown["selected"], shown["name"]) == (1, "0.h5") and shown["tracks"]
+    page.take('{"do": "choose", "index": 0}')
+    shown = page.changes()
+    assert "not an HDF5 file" in shown["name"] and shown["tracks"] == "" and "notice" not in shown
+    assert page.lacks() is None
+
+
 def test_a_file_that_kills_its_reader_costs_only_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = dataset_module.read_fields
     monkeypatch.setattr(dataset_module, "read_fields", lambda path, names: (
