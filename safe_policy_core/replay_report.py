@@ -108,7 +108,8 @@ def read(checkpoint: Path | str) -> dict[str, Any]:
             if not (episodes >= 1 and episodes.is_integer() and 0 <= success <= 1 and 0 <= violation <= 1):
                 raise ValueError(f"no counts or rates: {row}")
     except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no simulation replay of these weights ({sha256[:12]})") from error
+        raise CheckpointError(f"{folder}: no simulation replay of these weights ({sha256[:12]}); "
+                              f"safe-policy replay --policy {folder} --task TASK makes one") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder / REPORT}: damaged ({error!r})") from error
     if found != sha256:
@@ -130,5 +131,6 @@ def problem(checkpoint: Path | str, task: str, sha256: str = "", gate: ReplayGat
         return f"{checkpoint}: holds other weights by now ({content['sha256'][:12]}, not {sha256[:12]})"
     row = content["tasks"].get(task)
     if row is None:
-        return f"{checkpoint}: no simulation replay in task {task}"
+        return (f"{checkpoint}: no simulation replay in task {task}; "
+                f"safe-policy replay --policy {checkpoint} --task {task} makes one")
     return (gate or ReplayGate()).problem(task, row)
