@@ -99,17 +99,6 @@ class CausalTransformer(nn.Module):
             value, _ = block(value, past[index] if past else None, mask, rows if index == last else _EVERY)
         return self.output_norm(value)
 
-    def extend(self, tokens: Tensor, past: Past | None, rows: slice = _EVERY) -> tuple[Tensor, Past]:
-        """Outputs of the tokens `rows` of those that come after `past`, and the past with all of them.
-
-        Exact as long as nothing leaves the past.
-        """
-        value, last, grown = self.input_norm(tokens), len(self.blocks) - 1, Past()
-        for index, block in enumerate(self.blocks):
-            value, known = block(value, past[index] if past else None, rows=rows if index == last else _EVERY)
-            grown.append(known)
-        return self.output_norm(value), grown
-
     def remember(self, tokens: Tensor) -> Past:
         """Keys and values of tokens that later ones, in any number of continuations, attend to."""
         value, past = self.dropout(self.input_norm(tokens)), Past()
@@ -118,6 +107,73 @@ class CausalTransformer(nn.Module):
             value, own = block(value, rows=_EVERY if len(past) < len(self.blocks) - 1 else slice(0, 0))
             past.append(own)
         return past
+
+
+class Continuation:
+    """Outputs of tokens that come a few at a time, after keys and values of the earlier ones; without gradients.
+
+    Exact as long as nothing leaves. The weights are taken out of their modules and the keys and values have their
+    places from the beginning: with so few tokens, calling the modules took as long as all the products.
+    """
+
+    def __init__(self, transformer: CausalTransformer, sequences: int, room: int) -> None:
+        """room: tokens of a sequence at most."""
+        self._ends = [(norm.weight, norm.bias) for norm in (transformer.input_norm, transformer.output_norm)]
+        blocks = [block for block in transformer.blocks if isinstance(block, CausalBlock)]
+        self._blocks = [tuple(tensor for layer in (block.attention_norm, block.project, block.merge, block.feed_norm,
+                                                   block.widen, block.narrow) for tensor in (layer.weight, layer.bias))
+                        for block in blocks]
+        weight = self._ends[0][0]
+        self._shape, self._heads, self._sequences = weight.shape, blocks[0].heads, sequences
+        self._scale = (len(weight) / self._heads) ** -0.5
+        self._known = weight.new_empty(len(blocks), 2, sequences * self._heads, room, len(weight) // self._heads)
+        self._mask, self._length = causal_mask(room, weight.device), 0
+
+    def restart(self) -> None:
+        """Forgets all tokens."""
+        self._length = 0
+
+    def extend(self, tokens: Tensor) -> Tensor:
+        """(sequences, T, units) tokens that come next -> (sequences, units), the output of the last one."""
+        begin, end = self._length, self._length + tokens.shape[1]
+        self._length, units = end, self._shape[0]
+        # One matrix of all tokens: a product of two axes has less to prepare.
+        value = functional.layer_norm(tokens, self._shape, *self._ends[0]).view(-1, units)
+        mask = self._mask[begin:end, :end]
+        for number, (*norm, project, shift, merge, merged, feed, fed, widen, widened, narrow, narrowed) in enumerate(
+                self._blocks):
+            normed = functional.layer_norm(value, self._shape, *norm)
+            if number < len(self._blocks) - 1:
+                query, key, heads_value = (self._apart(part) for part in
+                                           functional.linear(normed, project, shift).chunk(3, -1))
+            else:
+                last = normed.view(self._sequences, -1, units)[:, -1]
+                value, mask = value.view(self._sequences, -1, units)[:, -1], mask[-1:]
+                query = self._apart(functional.linear(last, project[:units], shift[:units]))
+                key, heads_value = (self._apart(part) for part in
+                                    functional.linear(normed, project[units:], shift[units:]).chunk(2, -1))
+            keys, values = self._known[number, :, :, :end].unbind(0)
+            keys[:, begin:], values[:, begin:] = key, heads_value
+            scores = torch.baddbmm(mask, query, keys.mT, alpha=self._scale)
+            mixed = self._together(torch.bmm(scores.softmax(-1), values))
+            value = value + functional.linear(mixed, merge, merged)
+            wide = functional.linear(functional.layer_norm(value, self._shape, feed, fed), widen, widened).relu_()
+            value = value + functional.linear(wide, narrow, narrowed)
+        return functional.layer_norm(value, self._shape, *self._ends[1])
+
+    def _apart(self, rows: Tensor) -> Tensor:
+        """(sequences * T, units) -> (sequences * heads, T, units / heads)."""
+        if self._heads == 1:
+            return rows.view(self._sequences, -1, rows.shape[-1])
+        apart = rows.view(self._sequences, -1, self._heads, rows.shape[-1] // self._heads).transpose(1, 2)
+        return apart.reshape(self._sequences * self._heads, -1, apart.shape[-1])
+
+    def _together(self, rows: Tensor) -> Tensor:
+        """Inverse of `_apart`."""
+        if self._heads == 1:
+            return rows.view(-1, rows.shape[-1])
+        apart = rows.view(self._sequences, self._heads, *rows.shape[1:]).transpose(1, 2)
+        return apart.reshape(-1, self._shape[0])
 
 
 @lru_cache(maxsize=64)

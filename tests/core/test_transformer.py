@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safe_policy_core.networks.transformer import CausalTransformer, Dropout, continuation_mask
+from safe_policy_core.networks.transformer import CausalTransformer, Continuation, Dropout, continuation_mask
 
 UNITS, TOLERANCE = 16, 1e-5
 
@@ -82,10 +82,11 @@ def test_dropout_has_the_gradient_of_what_it_kept() -> None:
 
 def test_extended_passes_equal_the_full_pass(transformer: CausalTransformer) -> None:
     tokens = torch.randn(3, 12, UNITS, generator=torch.Generator().manual_seed(0))
-    expected, past, found = transformer(tokens), None, []
-    for begin, end in ((0, 5), (5, 6), (6, 12)):
-        output, past = transformer.extend(tokens[:, begin:end], past)
-        found.append(output)
-    torch.testing.assert_close(torch.cat(found, 1), expected, atol=1e-5, rtol=1e-5)
-    last, _ = transformer.extend(tokens, None, slice(11, None))
-    torch.testing.assert_close(last, expected[:, 11:], atol=1e-5, rtol=1e-5)
+    continuation = Continuation(transformer, 3, 14)
+    with torch.inference_mode():
+        expected = transformer(tokens)
+        for _ in range(2):  # also after it has forgotten others
+            continuation.restart()
+            for begin, end in ((0, 5), (5, 6), (6, 12)):
+                torch.testing.assert_close(continuation.extend(tokens[:, begin:end]), expected[:, end - 1], atol=1e-5,
+                                           rtol=1e-5)

@@ -10,10 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as functional
+from torch import Tensor, nn
 
 from safe_policy_core.methods.sas.model import SasModel
 from safe_policy_core.methods.sequence.model import LARGEST_STATE, ConditionalTransformer, Windows
+from safe_policy_core.networks.distributions import SquashedGaussian
+from safe_policy_core.networks.mlp import without_modules
+from safe_policy_core.networks.transformer import Continuation
 
 KEPT_SHARE = 4
 """One of so many steps beside the prompt stays when the context is cut."""
@@ -89,22 +93,24 @@ def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt:
     sums.append(to_go.expand(courses, -1))
     times = base.actor.time.weight[:first + count]  # as many as there are: later ones share the last
     times = torch.cat([times, times[-1:].expand(first + count - len(times), -1)])
-    past, begin = None, first
+    decoder = without_modules(model.heads.vae.decoder)
+    head = base.actor.action_head if model.heads.action is None else without_modules(model.heads.action)
+    continuation, begin = Continuation(base.actor.transformer, courses, base.actor.tokens * base.config.length), first
     # Lists in place of one tensor: writing into slices took longer than a block of the transformer.
     for turn, (action_noise, latent) in enumerate(zip(noise.action.unbind(1), noise.latent.unbind(1), strict=True)):
         step = first + turn
         cut = kept_steps(step, first, base.config.length, begin)
-        if cut is not None or past is None:
-            chosen, past = cut or list(range(step + 1)), None
+        if cut is not None or not turn:
+            chosen = cut or list(range(step + 1))
             begin = chosen[first]
+            continuation.restart()
             tokens = _context_tokens(model, states, actions, sums, chosen)
         else:
             tokens = _next_tokens(base.actor, actions[-1], times[step - 1], sums[-1], states[-1], times[step])
-        output, past = base.actor.transformer.extend(tokens, past, slice(tokens.shape[1] - 1, None))
-        features.append(output[:, 0])
-        raw.append(model.actions(features[-1]).raw_sample(action_noise))
+        features.append(continuation.extend(tokens))
+        raw.append(SquashedGaussian(head(features[-1])).raw_sample(action_noise))
         actions.append(raw[-1].tanh())
-        following, gain = model.heads.predict(features[-1], states[-1], actions[-1], latent)
+        following, gain = model.heads.predict(features[-1], states[-1], actions[-1], latent, decoder)
         states.append(following.clamp(-LARGEST_STATE, LARGEST_STATE))
         received.append(gain)
         sums.append(sums[-1] - gain)
@@ -132,7 +138,12 @@ def _next_tokens(actor: ConditionalTransformer, action: Tensor, before: Tensor, 
 
     before, now: (units,) the embeddings of the two time steps.
     """
-    tokens = [actor.action_token(action) + before, actor.return_token(to_go[:, :1]) + now]
+    def token(layer: nn.Linear, value: Tensor, time: Tensor) -> Tensor:
+        # Not the module's call: it takes as long as the product.
+        return functional.linear(value, layer.weight, layer.bias + time)
+
+    to_go = actor.to_go(to_go)
+    tokens = [token(actor.action_token, action, before), token(actor.return_token, to_go[:, :1], now)]
     if actor.cost_token is not None:
-        tokens.append(actor.cost_token(to_go[:, 1:]) + now)
-    return torch.stack([*tokens, actor.state_token(state) + now], 1)
+        tokens.append(token(actor.cost_token, to_go[:, 1:], now))
+    return torch.stack([*tokens, token(actor.state_token, state, now)], 1)
