@@ -20,7 +20,7 @@ from safe_policy_core.methods.qpt.policy import QptPolicy
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
 from safe_policy_core.methods.sequence.learner import SequenceLearner
-from safe_policy_core.methods.sequence.model import Windows, align
+from safe_policy_core.methods.sequence.model import Windows, align, smooth_code
 from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
 from tests.core.corridor import SPECS, STEPS, Corridor, corridor_dataset
@@ -110,6 +110,14 @@ def test_targets_far_from_zero_are_told_apart() -> None:
         asked = torch.tensor([98.0, 102.0]).view(2, 1).expand(2, 4) * learner.model.return_unit
         tokens = actor.transformer.input_norm(actor.embed(windows._replace(returns_to_go=asked))[:, 0, 0])
         assert (tokens[0] - tokens[1]).norm() > 0.5 * tokens[0].norm()
+
+
+def test_neighbouring_times_begin_alike() -> None:
+    code = smooth_code(500, 32)
+    alike = torch.nn.functional.cosine_similarity(code[:-1], code[1:])
+    assert code.shape == (500, 32) and alike.min() > 0.9
+    assert torch.nn.functional.cosine_similarity(code[:250], code[250:]).max() < 0.9
+    assert smooth_code(7, 5).shape == (7, 5)
 
 
 def test_no_action_sees_itself_or_the_future() -> None:
@@ -284,7 +292,7 @@ def test_wrong_targets_are_refused_and_strange_ones_logged(caplog: pytest.LogCap
 
 
 def test_candidates_are_draws_around_the_mode() -> None:
-    """Modes under other returns hardly differ, so that the critics would have nothing to choose from."""
+    """With `drawn_candidates`: the first is the mode itself, and the others differ by more than modes do."""
     learner = learner_of("qpt")
     acted = {}
     for drawn in (True, False):

@@ -34,10 +34,11 @@ class QptConfig(SequenceConfig):
     """Actions among which eq. 13 chooses; 1 acts by the targets alone."""
     return_noise: float = 0.1
     """Deviation of the candidates' returns-to-go, as a share of the largest return in the data."""
-    drawn_candidates: bool = True
+    drawn_candidates: bool = False
     """All candidates but the first are draws from the policy, where it is stochastic, also when acting
-    deterministically. Modes under other returns-to-go can leave no choice: after a short training in SafeReach those of
-    50 deviated by 0.0002. There draws cost less, and reached less (results/README.md)."""
+    deterministically. The paper's are its modes under other returns-to-go. Critics rate draws by their errors: in
+    SafeReach an action within 0.3 moved the reward value by a tenth, of which one step can explain a hundredth, and
+    draws cost three times as much (results/README.md)."""
     shared_history: bool = False
     """Candidates differ in the newest return-to-go alone, so that the history is computed once for all of them."""
 
@@ -57,11 +58,11 @@ ABLATIONS: dict[str, Callable[[], QptConfig]] = {
     "ensemble": _only("augmentation", "ensemble"), "no_augmentation": _only("reward", "safety", "ensemble"),
     **{f"reward_{weight:g}": partial(replace, QptConfig(), reward_weight=weight) for weight in (0.1, 0.5, 2.0)},
     **{f"safety_{weight:g}": partial(replace, QptConfig(), safety_weight=weight) for weight in (0.1, 0.5, 2.0)},
-    "modes": partial(replace, QptConfig(), drawn_candidates=False),
+    "draws": partial(replace, QptConfig(), drawn_candidates=True),
     **{f"candidates_{count}": partial(replace, QptConfig(), candidates=count) for count in (10, 30, 100)},
 }
 """Experiments 1 to 7 of Table 2, eta_1 and eta_2 of Figure 1, and the candidates of Table 5 (1: "penalties").
 
-"modes": candidates as in the paper."""
+"draws": candidates are draws, not modes under other returns-to-go as in the paper."""
 PRESETS: dict[str, Callable[[], QptConfig]] = {"small": QptConfig, **ABLATIONS}
 """Name -> function that makes the configuration."""

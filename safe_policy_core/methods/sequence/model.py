@@ -78,6 +78,17 @@ def vector_size(specs: Specs) -> int:
     return shape[0]
 
 
+def smooth_code(steps: int, units: int) -> Tensor:
+    """(steps, units): sines and cosines of wavelengths from 2 pi to 20,000 pi steps (Vaswani et al. 2017), halved.
+
+    Where time embeddings begin: what a sum to go means depends on the time that is left, and separate random vectors
+    would have to be learned for every step. Half as large as in the paper, as the tokens to which they are added.
+    """
+    rates = 10_000.0 ** (-torch.arange(0, units, 2) / units)
+    angles = torch.arange(steps).unsqueeze(1) * rates
+    return 0.5 * torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[:, :units]
+
+
 class ConditionalTransformer(nn.Module):
     """pi(a_t | the last K steps) over scaled inputs: states standardised, to-go sums within about `TOKEN_RANGE`.
 
@@ -97,7 +108,8 @@ class ConditionalTransformer(nn.Module):
         self.cost_head = Mlp(units + action_dim, 1, units, 1) if config.use_cost else None
         self.tokens = 4 if config.use_cost else 3
         self.to_go = Standardiser(2, batches=1)
-        nn.init.normal_(self.time.weight, std=0.02)
+        with torch.no_grad():
+            self.time.weight.copy_(smooth_code(config.episode_length, units))
 
     def embed(self, windows: Windows) -> Tensor:
         """(B, K, tokens, units) in the order of eq. 2: return-to-go, cost-to-go, state, action."""
