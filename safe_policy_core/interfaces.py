@@ -126,7 +126,7 @@ class ActionDecision:
 
     action: (action_dim,) float32 in the action spec's bounds.
     value, cost_value: discounted reward and cost to come under the policy, or None.
-    violation_probability: the method's estimate in [0, 1] (FOSP eq. 30, or its table map's where higher), or None.
+    violation_probability: the method's estimate in [0, 1] (FOSP eq. 30, or its table map's), or None.
     chosen_policy: which of several policies acted ("offline" or "online" under policy expansion, "map").
     """
 

@@ -257,12 +257,12 @@ def test_the_policy_steps_over_the_table_as_the_map_says() -> None:
     policy._scene = torch.from_numpy(observation["image"])[None]  # the episode has begun
     decision = policy.act(observation, deterministic=True)
     assert decision.chosen_policy == "map"
-    with torch.no_grad():
-        networks = float(policy._model.reachability.violation_probability(policy._state.features))
-    known = plan.violation_probability(np.array([0.45, 0.3], np.float32))
-    assert known < 0.1 and decision.violation_probability == max(known, networks), "the gate hears both"
-    plan.violations[:] = 1.0
-    assert policy.act(observation, deterministic=True).violation_probability == pytest.approx(1.0)
+    assert decision.violation_probability == plan.violation_probability(np.array([0.45, 0.3], np.float32)) < 0.1
+    policy.observe_executed(np.ones(SPECS.action.shape, np.float32))
+    plan.violations[:] = np.arange(CELLS) / CELLS  # grows along x
+    ahead = np.array([0.45, 0.3]) + policy._model.tool_view.step_length
+    assert policy.act(observation, deterministic=True).violation_probability == pytest.approx(
+        plan.violation_probability(ahead), abs=1e-5), "where the arm is going counts, too"
     assert decision.action[:2] == pytest.approx(plan.step(np.array([0.45, 0.3], np.float32), own.action[:2]))
     assert np.array_equal(decision.action[2:], own.action[2:]), "height and rotation are the actor's mode"
 
