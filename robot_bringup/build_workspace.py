@@ -71,6 +71,14 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
+def remove_dangling_links(*folders: Path) -> int:
+    """Removes links to files that were deleted since the last build, of which colcon fails; returns how many."""
+    dangling = [path for folder in folders for path in folder.rglob("*") if path.is_symlink() and not path.exists()]
+    for path in dangling:
+        path.unlink()
+    return len(dangling)
+
+
 def _colcon_environment() -> dict[str, str]:
     environment = ros_environment(os.environ)
     if not system_ros(os.environ):
@@ -89,6 +97,7 @@ def build() -> None:
         import numpy
 
         repair_cmake_files(Path(sys.prefix), sysconfig.get_paths()["include"], numpy.get_include())
+    remove_dangling_links(WORKSPACE / "build", INSTALL)
     command = [sys.executable, "-m", "colcon", "--log-base", str(WORKSPACE / "log"), "--log-level", "error",
                "build", "--merge-install", "--symlink-install",
                "--base-paths", str(WORKSPACE / "src"), str(ROOT / "robot_bringup"),

@@ -98,3 +98,14 @@ def test_ros2_launch_reads_the_same_files(name: str) -> None:
     run = subprocess.run(["ros2", "launch", "robot_bringup", f"{name}.launch.yaml", "--show-args"],
                          env=ros_environment(os.environ), capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
+
+
+def test_links_to_deleted_files_are_removed_before_a_build(tmp_path: Path) -> None:
+    """An updated checkout from which a parameter file had gone could not be built."""
+    kept, gone = tmp_path / "kept.yaml", tmp_path / "gone.yaml"
+    kept.write_text("")
+    (tmp_path / "build" / "config").mkdir(parents=True)
+    for path in (kept, gone):
+        (tmp_path / "build" / "config" / path.name).symlink_to(path)
+    assert build_workspace.remove_dangling_links(tmp_path / "build", tmp_path / "absent") == 1
+    assert [path.name for path in (tmp_path / "build" / "config").iterdir()] == ["kept.yaml"]
