@@ -48,6 +48,11 @@ class Diffusion(nn.Module):
         level = self._level(step, value)
         return (value - (1 - level).sqrt() * noise) / level.sqrt()
 
+    def noise(self, value: Tensor, step: Tensor, clean: Tensor) -> Tensor:
+        """What was added when `clean` is x^0."""
+        level = self._level(step, value)
+        return (value - level.sqrt() * clean) / (1 - level).sqrt()
+
     def back(self, value: Tensor, step: Tensor, before: Tensor, noise: Tensor, eta: float, fresh: Tensor,
              bound: float | None = None) -> Tensor:
         """From `step` to the earlier step `before` (-1: clean data), all (B,) (Song et al. 2021, eq. 12 and 16).

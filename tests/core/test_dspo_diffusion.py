@@ -1,4 +1,5 @@
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -188,10 +189,12 @@ def test_desired_conditions_are_the_demonstrations() -> None:
     assert wanted[:, 0].max() <= scaled.max() + 1e-6
 
 
-def test_it_learns_conditions_and_lengths() -> None:
+@pytest.mark.parametrize("predicts", ["clean", "noise"])
+def test_it_learns_conditions_and_lengths(predicts: Literal["clean", "noise"]) -> None:
     """Lines whose slope is their return and whose length is 6 or 8."""
     config = DspoConfig(DiscriminatorConfig(), DiffusionConfig(
-        horizon=8, dim=24, multipliers=(1,), diffusion_steps=20, learning_rate=5e-3, ema=0.95), CloningConfig())
+        predicts=predicts, horizon=8, dim=24, multipliers=(1,), diffusion_steps=20, learning_rate=5e-3, ema=0.95),
+        CloningConfig())
     trajectories = lines(40, safe=5)
     stage = DiffusionStage(trajectories.specs, config)
     source = DiffusionSource(trajectories, np.full(40, 0.5))

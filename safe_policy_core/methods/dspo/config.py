@@ -57,6 +57,9 @@ class DiffusionConfig:
     diffusion_steps: int = 200
     batch: int = 64
     steps: int = 3000
+    predicts: Literal["clean", "noise"] = "clean"
+    """What the U-Net says. Noise (eq. 6) is different in every number: a network with no more channels inside than
+    outside loses it (SafeReach, 32 of each: an error of 0.54 after 1200 steps, where 1 is to know nothing)."""
     learning_rate: float = 1e-3
     ema: float = 0.995
     condition_dropout: float = 0.25
@@ -96,7 +99,7 @@ def full() -> DspoConfig:
     """Sizes of the paper."""
     return DspoConfig(DiscriminatorConfig("transformer", layers=3, units=256, length=100, steps=5000, batch=64,
                                           learning_rate=1e-4),
-                      DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000,
+                      DiffusionConfig(horizon=100, dim=128, multipliers=(1, 4, 8), steps=100_000, predicts="noise",
                                       learning_rate=2e-4),
                       CloningConfig(steps=50_000))
 

@@ -15,7 +15,7 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.stage import Stage
 from safe_policy_core.methods.dspo.trajectories import Trajectories, ranks
-from safe_policy_core.networks.diffusion import Diffusion, guided
+from safe_policy_core.networks.diffusion import Denoiser, Diffusion, guided
 from safe_policy_core.networks.optimiser import Optimiser
 from safe_policy_core.networks.unet1d import TemporalUnet
 
@@ -39,7 +39,7 @@ class Generated:
 
 
 class DiffusionStage(Stage):
-    """Predicts the noise in pieces of trajectories; an average of the weights (EMA) generates.
+    """Predicts the clean piece of a trajectory, or the noise in it; an average of the weights (EMA) generates.
 
     A step is a state, an action, and one number that is 1 while the episode lasts and -1 behind its end, by
     which trajectories of different lengths fit one horizon.
@@ -67,7 +67,8 @@ class DiffusionStage(Stage):
         step = torch.randint(0, settings.diffusion_steps, (len(clean),)).to(self.device)
         noise = torch.randn(clean.shape).to(self.device)
         keep = (torch.rand(len(clean)) >= settings.condition_dropout).float().to(self.device)
-        loss = diffusion_loss(self.networks["unet"], self.diffusion, clean, step, noise, conditions, keep)
+        loss = diffusion_loss(self.networks["unet"], self.diffusion, clean, step, noise, conditions, keep,
+                              settings.predicts)
         norm = self.optimisers["unet"].step(loss)
         with torch.no_grad():
             # A short run would otherwise still average over its random start.
@@ -87,12 +88,20 @@ class DiffusionStage(Stage):
             given = torch.as_tensor(conditions[begin:begin + _AT_ONCE], dtype=torch.float32, device=self.device)
             shape = (len(given), settings.horizon, self.features.size + self.action_dim + 1)
             start = torch.randn(shape, generator=generator).to(self.device)
-            parts.append(self.diffusion.sample(guided(network, given, scale), start, generator,
-                                               settings.sampling_steps, settings.sampling_eta, bound=1.0))
+            denoiser = guided(network, given, scale)
+            if settings.predicts == "clean":
+                denoiser = self._of_clean(denoiser)
+            parts.append(self.diffusion.sample(denoiser, start, generator, settings.sampling_steps,
+                                               settings.sampling_eta, bound=1.0))
         drawn = torch.cat(parts).cpu().numpy()
         size = self.features.size
         mask = np.arange(settings.horizon) < likely_lengths(drawn[..., -1])[:, None]
         return Generated(drawn[..., :size], drawn[..., size:-1].clip(-1, 1), mask, conditions)
+
+
+    def _of_clean(self, denoiser: Denoiser) -> Denoiser:
+        """The noise that follows from a predicted clean value."""
+        return lambda value, step: self.diffusion.noise(value, step, denoiser(value, step))
 
 
 def pieces(batch: Mapping[str, np.ndarray]) -> Tensor:
@@ -110,10 +119,10 @@ def likely_lengths(lasts: np.ndarray) -> np.ndarray:
 
 
 def diffusion_loss(network: nn.Module, diffusion: Diffusion, clean: Tensor, step: Tensor, noise: Tensor,
-                   conditions: Tensor, keep: Tensor) -> Tensor:
-    """Eq. 6: the mean squared error of the predicted noise."""
+                   conditions: Tensor, keep: Tensor, predicts: str = "noise") -> Tensor:
+    """Eq. 6: the mean squared error of the predicted noise, or of what is predicted in its place ("clean")."""
     predicted = network(diffusion.noisy(clean, step, noise), step, conditions, keep)
-    return (predicted - noise).square().mean()
+    return (predicted - (noise if predicts == "noise" else clean)).square().mean()
 
 
 def desired_conditions(trajectories: Trajectories, signals: np.ndarray, count: int, seed: int, quantile: float = 0.0
