@@ -7,7 +7,9 @@ diffusion generates and the demonstrations.
 Deviations from the paper: q(r | z) is trained on paired data (after eq. 5, `return_agnostic`), its expectations are
 over balanced batches (`discriminator_stage`), attention is scaled by 1/sqrt(d) (3.1, `discriminator`), long
 trajectories are seen in pieces, and a number beside every generated step says whether the episode still lasts
-(`diffusion_stage`).
+(`diffusion_stage`). Discriminators are shown changes of state (`inputs`), a trajectory is judged by one that was not
+trained on it (`folds`), and the diffusion is conditioned on the rank of the signal. In the preset "small" the
+discriminator is an MLP and the U-Net predicts clean values (`config`); "full" has the paper's in both.
 """
 
 from __future__ import annotations
