@@ -187,14 +187,15 @@ def test_normalisers_are_the_mean_sizes_and_have_no_gradient() -> None:
     assert not any(weight.requires_grad for weight in learner.weights)
 
 
-@pytest.mark.parametrize("pessimism", ["max", "min"])
+@pytest.mark.parametrize("pessimism", ["max", "mean", "min"])
 def test_cost_values_take_the_pessimism_that_is_asked_for(pessimism: str) -> None:
     model = learner_of("qpt", cost_pessimism=pessimism).model
     states, actions = torch.randn(5, 2), torch.randn(5, 1)
     reward, cost = model.critics(states, actions)
     value, cost_value = model.values(states, actions)
     assert torch.equal(value, torch.minimum(*reward))
-    assert torch.equal(cost_value, (torch.maximum if pessimism == "max" else torch.minimum)(*cost))
+    expected = {"max": torch.maximum(*cost), "mean": (cost[0] + cost[1]) / 2, "min": torch.minimum(*cost)}
+    torch.testing.assert_close(cost_value, expected[pessimism])
 
 
 @pytest.mark.parametrize("method", CONFIGS)

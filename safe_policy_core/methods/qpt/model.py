@@ -32,4 +32,5 @@ class QptModel(SequenceModel):
     def values(self, states: Tensor, actions: Tensor, slow: bool = False) -> tuple[Tensor, Tensor]:
         """Reward value (the smaller estimate) and cost value (by `cost_pessimism`) of (N, ...) pairs, each (N,)."""
         reward, cost = self.critics(states, actions, slow)
-        return reward.amin(0), cost.amax(0) if self.config.cost_pessimism == "max" else cost.amin(0)
+        combined = {"max": cost.amax, "mean": cost.mean, "min": cost.amin}[self.config.cost_pessimism]
+        return reward.amin(0), combined(0)
