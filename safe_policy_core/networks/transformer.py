@@ -140,9 +140,9 @@ class Continuation:
         # One matrix of all tokens: a product of two axes has less to prepare.
         value = functional.layer_norm(tokens, self._shape, *self._ends[0]).view(-1, units)
         mask = self._mask[begin:end, :end]
-        for number, (*norm, project, shift, merge, merged, feed, fed, widen, widened, narrow, narrowed) in enumerate(
-                self._blocks):
-            normed = functional.layer_norm(value, self._shape, *norm)
+        for number, (gain, offset, project, shift, merge, merged, feed, fed, widen, widened, narrow, narrowed
+                     ) in enumerate(self._blocks):
+            normed = functional.layer_norm(value, self._shape, gain, offset)
             if number < len(self._blocks) - 1:
                 query, key, heads_value = (self._apart(part) for part in
                                            functional.linear(normed, project, shift).chunk(3, -1))
