@@ -149,7 +149,7 @@ def test_the_last_feature_and_the_shared_history_equal_the_full_pass() -> None:
 @pytest.mark.parametrize("stochastic", [True, False])
 def test_policy_loss_by_hand(stochastic: bool) -> None:
     """Eq. 8: imitation - alpha_1 Q^r + alpha_2 Q^c of the policy's own actions."""
-    learner = learner_of("qpt", stochastic=stochastic, cost_weight=0.0)
+    learner = learner_of("qpt", stochastic=stochastic, cost_weight=0.0, cost_pessimism="max")
     windows, model = windows_of(learner), learner.model
     learner.weights = (torch.tensor(0.7), torch.tensor(1.3))
     features = model.actor.features(windows)[windows.mask]

@@ -1,7 +1,7 @@
 """QPT's training (Algorithm 1): critics by n-step targets, the policy by imitation with normalised penalties.
 
 Deviations from the paper: a terminal step has a target (`n_step_targets`); the cost target is the
-larger of the two estimates (eq. 7 takes the smaller one); L_DT is CDT's likelihood with a
+mean of the two estimates (eq. 7 takes the smaller one); L_DT is CDT's likelihood with a
 learned temperature where eq. 3 has squared errors (`stochastic=false` is eq. 3); critics have ReLU
 in place of Mish, which takes several times as long on a CPU; the means of eq. 9 and 10 are at least
 `SMALLEST_MEAN`, so that data almost without cost do not make a weight without bound.
