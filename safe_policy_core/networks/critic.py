@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.networks.mlp import Mlp
+from safe_policy_core.networks.paired import follow
 from safe_policy_core.networks.symlog import BINS, TwoHot
 
 
@@ -63,11 +64,9 @@ class Critic(nn.Module):
                         for logits, value in zip(outputs, slow, strict=True)), torch.zeros_like(slow[0]))
         return (self.numbers(outputs) - slow).square().sum(0)
 
-    @torch.no_grad()
     def update_targets(self) -> None:
         """target <- target + rate * (network - target)."""
-        for target, source in zip(self.targets.parameters(), self.networks.parameters(), strict=True):
-            target.lerp_(source, self.target_rate)
+        follow(self.targets, self.networks, self.target_rate)
 
 
 class Value(nn.Module):

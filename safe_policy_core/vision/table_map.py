@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.networks.convolution import ChannelNorm
+from safe_policy_core.networks.paired import follow
 from safe_policy_core.vision.projection import Projection
 from safe_policy_core.vision.tool_view import IMAGE, POSE, SCENE
 
@@ -156,11 +157,9 @@ class TableMap(nn.Module):
             loss = loss + self.config.added_weight * added
         return loss, {name: value.detach() for name, value in metrics.items()}
 
-    @torch.no_grad()
     def update_slow(self) -> None:
         """slow <- slow + rate * (network - slow)."""
-        for slow, source in zip(self.slow.parameters(), self.network.parameters(), strict=True):
-            slow.lerp_(source, self.config.slow_rate)
+        follow(self.slow, self.network, self.config.slow_rate)
 
 
 def _direction(tool: Tensor) -> Tensor:

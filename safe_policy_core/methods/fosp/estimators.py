@@ -20,6 +20,7 @@ from safe_policy_core.networks.critic import Critic, Value
 from safe_policy_core.networks.distributions import bernoulli_negative_log_likelihood
 from safe_policy_core.networks.mlp import Mlp
 from safe_policy_core.networks.normalisers import PercentileScale
+from safe_policy_core.networks.paired import follow
 from safe_policy_core.world_model import ImaginedSteps, RealSteps
 
 
@@ -128,8 +129,6 @@ class Reachability(nn.Module):
         loss = bernoulli_negative_log_likelihood(self.network(features).squeeze(-1), target)
         return (loss * known).sum() / known.sum().clamp(min=1)
 
-    @torch.no_grad()
     def update_slow(self) -> None:
         """slow <- slow + rate * (network - slow)."""
-        for slow, source in zip(self.slow.parameters(), self.network.parameters(), strict=True):
-            slow.lerp_(source, self.rate)
+        follow(self.slow, self.network, self.rate)
