@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,11 @@ FRAMES_PER_STEP = 3
 STATES_PER_STEP = 10
 CHECKED = 200
 """Episodes that `dataset check`, reading and the review page are measured on."""
+SHOWN = {"the list": "document.querySelector('.entry .chip')",
+         f"all {CHECKED} points": f"document.querySelectorAll('.scatter circle').length === {CHECKED}",
+         "thumbnails and first frame": "[...document.querySelectorAll('img.thumbnail')].every((i) => i.naturalWidth) "
+                                       "&& document.querySelector('.frame').dataset.frame"}
+"""What a person waits for on the review page, as JavaScript."""
 START_NS = 1_700_000_000_000_000_000
 
 _ACTION = {"name": "action", "shape": [6], "dtype": "float32", "low": -1.0, "high": 1.0, "unit": "1"}
@@ -136,25 +145,64 @@ def _dataset_rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def _review_rows(folder: Path) -> list[dict[str, Any]]:
-    """From the command to the page's first byte, and to every episode's facts in its list, without a browser."""
+    """From the command to what a person sees of the page in an open Chromium; where there is none, to what is sent."""
+    return [_row(f"review of {CHECKED} episodes, {occasion}: command to {what}", seconds, "s")
+            for occasion in ("first time", "again") for what, seconds in _review_times(folder).items()]
+
+
+def _review_times(folder: Path) -> dict[str, float]:
+    """[s] from the command until something was there."""
     command = [sys.executable, "-m", "safe_policy_core.cli", "review", str(folder), "--port", "0", "--who", "benchmark"]
-    begin = time.perf_counter()
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stderr is not None
-            url = next(found.group() for line in process.stderr if (found := re.search(r"http://[\d.:]+/", line)))
-            with urllib.request.urlopen(url) as answer:
-                answer.read()
-            page = time.perf_counter() - begin
-            with connect(f"{url.replace('http', 'ws')}live") as window:
-                shown: list[dict[str, Any]] = [{}]
-                while not all(row.get("recording") for row in shown):
-                    shown = json.loads(json.loads(window.recv()).get("every", "[{}]"))
-            listed = time.perf_counter() - begin
-        finally:
-            process.send_signal(signal.SIGINT)
-    return [_row(f"review: command to first page, {CHECKED} episodes", page, "s"),
-            _row(f"review: command to every episode in the list, {CHECKED} episodes", listed, "s")]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder.parent / "cache")}
+    with _browser() as browser:
+        begin = time.perf_counter()
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment
+                              ) as process:
+            try:
+                assert process.stderr is not None
+                url = next(found.group() for line in process.stderr if (found := re.search(r"http://[\d.:]+/", line)))
+                seen = _sent(url) if browser is None else _shown(browser, url)
+                return {what: when - begin for what, when in seen}
+            finally:
+                process.send_signal(signal.SIGINT)
+
+
+def _shown(browser: Any, url: str) -> Iterator[tuple[str, float]]:
+    """What is on the screen, and when."""
+    browser.goto(url, wait_until="commit")
+    yield "the page", time.perf_counter()
+    for what, condition in SHOWN.items():
+        browser.wait_for_function(condition)
+        yield f"{what} on the screen", time.perf_counter()
+
+
+def _sent(url: str) -> Iterator[tuple[str, float]]:
+    """What the server sends, and when."""
+    with urllib.request.urlopen(url) as answer:
+        answer.read()
+    yield "the page", time.perf_counter()
+    with connect(f"{url.replace('http', 'ws')}live") as window:
+        rows: list[dict[str, Any]] = [{}]
+        while not all(row.get("recording") for row in rows):
+            rows = json.loads(json.loads(window.recv()).get("every", "[{}]"))
+        yield "every episode in the list", time.perf_counter()
+
+
+@contextlib.contextmanager
+def _browser() -> Iterator[Any]:
+    """A page of an open Chromium; None where there is none."""
+    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if program is None or importlib.util.find_spec("playwright") is None:
+        yield None
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 850})
+        page.goto("about:blank")
+        yield page
+        browser.close()
 
 
 def _row(name: str, value: float, unit: str) -> dict[str, Any]:

@@ -27,8 +27,9 @@ ONE_FILE_EACH = {"hdf5": ".h5", "mcap": ".mcap", "npz": ".npz"}
 class Convert:
     """Makes training files (HDF5) from recordings (MCAP), and converts between the formats of other programs.
 
-    Reads this project's recordings and episodes, bags of `ros2 bag` and realsense-ros (MCAP), LeRobot datasets v3.0,
-    DSRL files and .npz; tells them apart by their content. Unfinished recordings in a folder are recovered first.
+    Reads this project's recordings and episodes, bags of `ros2 bag` and realsense-ros (MCAP and SQLite), LeRobot
+    datasets v3.0, DSRL files and .npz; tells them apart by their content. Unfinished recordings in a folder are
+    recovered first.
     """
 
     input: tyro.conf.Positional[tuple[Path, ...]]

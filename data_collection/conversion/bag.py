@@ -1,4 +1,4 @@
-"""Episodes from bags that this project did not record: `ros2 bag record` (MCAP storage), realsense-ros, others.
+"""Episodes from bags that this project did not record: `ros2 bag record`, realsense-ros, others.
 
 A bag of our own graph has the steps in it and becomes one episode for each run. Any other needs pictures and the
 tool's pose; it is cut at a control rate, the action is the change of the pose in a step (as in FOSP, appendix D.1),
@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 
 from data_collection.conversion.images import Crop, fit_image
-from data_collection.conversion.mcap_episode import STEP_TOPIC, episode_from_steps
+from data_collection.conversion.mcap_episode import STEP_TOPIC, Recording, episode_from_steps
 from data_collection.conversion.recording_file import RecordingFile
+from data_collection.conversion.sqlite_recording import SqliteRecording
 from data_collection.pixels import rgb_from_bytes
 from safe_policy_core.data.episode_file import Episode
-from safe_policy_core.errors import DatasetError, SpecError
+from safe_policy_core.errors import ConfigurationError, DatasetError, SpecError
 from safe_policy_core.geometry import Pose, inverse, multiply, rotation_vector_from_quaternion
 from safe_policy_core.interfaces import Spec, Specs
 
@@ -32,6 +33,8 @@ POSE_TYPES = ("geometry_msgs/msg/PoseStamped", "geometry_msgs/msg/TransformStamp
 TOOL_DOWN = np.array([1.0, 0.0, 0.0, 0.0])
 """Quaternion that the rotation of the pose is relative to, as in the gate's configuration."""
 METADATA_FILE = "metadata.yaml"
+STORAGES: dict[str, Callable[[Path], Recording]] = {".mcap": RecordingFile, ".db3": SqliteRecording}
+"""Of `ros2 bag`, by the suffix of their files."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,10 @@ def is_bag(folder: Path) -> bool:
 
 
 def bag_files(folder: Path) -> list[Path]:
-    """The MCAP files of a bag, in order. Raises `DatasetError` for another storage."""
-    files = [path for path in folder.glob("*.mcap") if not path.is_symlink()]
+    """The files of a bag, in order. Raises `DatasetError` for one that is packed as a whole or in another storage."""
+    files = [path for path in folder.iterdir() if path.suffix in STORAGES and not path.is_symlink()]
     if not files:
-        raise DatasetError(f"{folder}: no *.mcap in this bag; `ros2 bag convert` makes them from other storages")
+        raise DatasetError(f"{folder}: no *.mcap or *.db3 in this bag; `ros2 bag convert` makes them")
     # ros2 bag numbers the parts of a split bag: _0, _1, ..., _10.
     return sorted(files, key=lambda path: (len(path.name), path.name))
 
@@ -74,7 +77,7 @@ def bag_files(folder: Path) -> list[Path]:
 def bag_episodes(files: list[Path], size: tuple[int, int] | None = None, crop: Crop | None = None,
                  options: BagOptions | None = None) -> Iterator[tuple[str, Episode]]:
     """(name, episode) from the parts of one bag. Raises `DatasetError` naming the file and what is missing."""
-    recordings = [RecordingFile(path) for path in files]
+    recordings = [STORAGES[path.suffix](path) for path in files]
     name = files[0].stem.removesuffix("_0")
     try:
         if any(STEP_TOPIC in recording.topics for recording in recordings):
@@ -82,11 +85,15 @@ def bag_episodes(files: list[Path], size: tuple[int, int] | None = None, crop: C
             return
         for index, episode in enumerate(_foreign(recordings, size or (64, 64), crop, options or BagOptions())):
             yield f"{name}-{index:04d}", episode
-    except (ValueError, AttributeError, SpecError) as error:
+    except (ValueError, AttributeError, SpecError, ConfigurationError) as error:
         raise DatasetError(f"{files[0]}: {error}") from error
+    except DatasetError as error:
+        # What is wrong with one message does not know in which file it is.
+        named = any(str(error).startswith(str(path)) for path in files)
+        raise error if named else DatasetError(f"{files[0]}: {error}") from error
 
 
-def _own(name: str, recordings: list[RecordingFile], size: tuple[int, int] | None,
+def _own(name: str, recordings: list[Recording], size: tuple[int, int] | None,
          crop: Crop | None) -> Iterator[tuple[str, Episode]]:
     """`ros2 bag record` on our graph: steps that begin again at 0 are the next episode; its state has the specs."""
     runs: list[list[Any]] = []
@@ -107,7 +114,7 @@ def _own(name: str, recordings: list[RecordingFile], size: tuple[int, int] | Non
         yield state.episode_id or f"{name}-{index:04d}", episode_from_steps(recordings, steps, metadata, size, crop)
 
 
-def _foreign(recordings: list[RecordingFile], size: tuple[int, int], crop: Crop | None,
+def _foreign(recordings: list[Recording], size: tuple[int, int], crop: Crop | None,
              options: BagOptions) -> Iterator[Episode]:
     image_topic = _topic(recordings, IMAGE_TYPES, options.image_topic, "image_topic", _colour_first)
     pose_topic = _topic(recordings, POSE_TYPES, options.pose_topic, "pose_topic", _measured_first)
@@ -161,7 +168,7 @@ def _cut(rows: list[tuple[int, int, Pose]], frames: _Frames, options: BagOptions
 class _Frames:
     """The pictures of a topic, fitted, in the order of time. times: (N,) stamps [ns]."""
 
-    def __init__(self, recordings: list[RecordingFile], topic: str, size: tuple[int, int], crop: Crop | None) -> None:
+    def __init__(self, recordings: list[Recording], topic: str, size: tuple[int, int], crop: Crop | None) -> None:
         found = sorted(((_ns(m.header.stamp), fit_image(_pixels(m), size, crop)) for m in _all(recordings, topic)
                         if _ns(m.header.stamp)), key=lambda item: item[0])
         if not found:
@@ -177,7 +184,10 @@ def _pixels(message: Any) -> np.ndarray:
     """RGB from an Image or a CompressedImage."""
     if not hasattr(message, "format"):
         return rgb_from_bytes(message.data, message.height, message.width, message.step, message.encoding)
-    image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # no data, or more pixels than OpenCV takes
+        image = None
     if image is None:
         raise DatasetError(f"compressed image: cannot be decoded (format {message.format!r})")
     return np.ascontiguousarray(image[..., ::-1])
@@ -194,7 +204,7 @@ def _pose(message: Any) -> Pose:
     return Pose(position, quaternion / norm)
 
 
-def _topic(recordings: list[RecordingFile], types: tuple[str, ...], wanted: str | None, option: str,
+def _topic(recordings: list[Recording], types: tuple[str, ...], wanted: str | None, option: str,
            order: Callable[[str], tuple[bool, ...]]) -> str:
     """The topic to read: the wanted one, or the best of those of the types."""
     found = sorted({topic for recording in recordings for topic, kind in recording.types.items() if kind in types})
@@ -219,7 +229,7 @@ def _measured_first(topic: str) -> tuple[bool, ...]:
     return (not topic.endswith("current_pose"), "target" in topic)
 
 
-def _all(recordings: list[RecordingFile], topic: str) -> Iterator[Any]:
+def _all(recordings: list[Recording], topic: str) -> Iterator[Any]:
     for recording in recordings:
         if topic in recording.topics:
             yield from recording.messages(topic)

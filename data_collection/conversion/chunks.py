@@ -57,9 +57,10 @@ class StoredChunk:
 
         A recorder with small chunks closes one after each picture, so a large chunk ends with its only large message.
         """
-        if self.compression != "lz4" or self.size <= 4 * _PEEK:
+        if self.compression not in ("", "lz4") or self.size <= 4 * _PEEK:
             return False
-        head = lz4.frame.LZ4FrameDecompressor().decompress(self.stored, max_length=_PEEK)
+        head = lz4.frame.LZ4FrameDecompressor().decompress(self.stored, max_length=_PEEK) if self.compression \
+            else self.stored
         place = 0
         while place + _RECORD.size + _MESSAGE_HEAD.size + _STAMP_END <= len(head):
             opcode, length = _RECORD.unpack_from(head, place)

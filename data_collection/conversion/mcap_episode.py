@@ -11,12 +11,14 @@ import numpy as np
 
 from data_collection.conversion.images import Crop, fit_image
 from data_collection.conversion.recording_file import RecordingFile
+from data_collection.conversion.sqlite_recording import SqliteRecording
 from data_collection.pixels import rgb_from_bytes
 from safe_policy_core.data.episodes import Episode, write_episode
 from safe_policy_core.errors import DatasetError
 
 log = logging.getLogger(__name__)
 
+Recording = RecordingFile | SqliteRecording
 STEP_TOPIC = "/episode/step"
 IMAGE_TOPIC = "/camera/color/image_raw"
 
@@ -52,7 +54,7 @@ def _episode(recording: RecordingFile, image_size: tuple[int, int] | None, crop:
     return episode_from_steps([recording], _steps(recording), recording.episode, image_size, crop)
 
 
-def episode_from_steps(recordings: Sequence[RecordingFile], steps: list[Any], metadata: dict[str, Any],
+def episode_from_steps(recordings: Sequence[Recording], steps: list[Any], metadata: dict[str, Any],
                        image_size: tuple[int, int] | None, crop: Crop | None) -> Episode:
     """The episode that `steps` tell, with the pictures of equal stamps from `recordings`.
 
@@ -121,7 +123,7 @@ def _specs(path: Path, metadata: dict[str, Any], image_size: tuple[int, int] | N
     return {**specs, "observation": {**observation, "image": {**image, "shape": shape}}}
 
 
-def _images(recordings: Sequence[RecordingFile], times: np.ndarray, size: tuple[int, int],
+def _images(recordings: Sequence[Recording], times: np.ndarray, size: tuple[int, int],
             crop: Crop | None) -> tuple[np.ndarray, int]:
     """(T + 1, *size, 3) uint8 for the stamps `times` [ns], and how many had to be replaced by a neighbour."""
     wanted = times.tolist()
@@ -144,7 +146,7 @@ def _images(recordings: Sequence[RecordingFile], times: np.ndarray, size: tuple[
     return np.stack([found[time] for time in wanted]), len(missing)
 
 
-def _pictures(recordings: Sequence[RecordingFile], keep: Callable[[int], bool], size: tuple[int, int],
+def _pictures(recordings: Sequence[Recording], keep: Callable[[int], bool], size: tuple[int, int],
               crop: Crop | None, skip: bool = True) -> dict[int, np.ndarray]:
     """The pictures whose stamp [ns] passes `keep`, by stamp. skip: others are not read where that can be avoided."""
     return {stamp: fit_image(rgb_from_bytes(m.data, m.height, m.width, m.step, m.encoding), size, crop)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_collection.conversion.bag import BagOptions, bag_episodes, bag_files, is_bag
+from data_collection.conversion.bag import STORAGES, BagOptions, bag_episodes, bag_files, is_bag
 from data_collection.conversion.dsrl_episodes import dsrl_episodes
 from data_collection.conversion.images import Crop
 from data_collection.conversion.lerobot_import import is_lerobot, lerobot_episodes
@@ -22,7 +22,7 @@ from safe_policy_core.errors import DatasetError
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".mcap", ".h5", ".hdf5", ".npz")
+SUFFIXES = (*STORAGES, ".h5", ".hdf5", ".npz")
 
 
 @dataclass
@@ -63,8 +63,8 @@ class Sources:
             files = sorted(path for path in source.iterdir() if path.suffix in suffixes and path.is_file()
                            and not path.is_symlink() and not path.name.startswith("."))
             # A recording and the training file made from it are one episode; the recording is the original.
-            stems = {path.stem for path in files if path.suffix == ".mcap"}
-            files = [path for path in files if path.suffix == ".mcap" or path.stem not in stems]
+            stems = {path.stem for path in files if path.suffix in STORAGES}
+            files = [path for path in files if path.suffix in STORAGES or path.stem not in stems]
             if not files and not self.failures:
                 raise DatasetError(f"{source}: no recordings (*.mcap) or episodes in this folder")
             found += files
@@ -88,7 +88,7 @@ class Sources:
             yield path.stem, read_npz(path)
         elif path.suffix in (".h5", ".hdf5"):
             yield from dsrl_episodes(path) if is_dsrl_file(path) else self._labelled(path, read_episode(path))
-        elif path.suffix == ".mcap" and not RecordingFile(path).episode:
+        elif path.suffix == ".db3" or (path.suffix == ".mcap" and not RecordingFile(path).episode):
             yield from bag_episodes([path], self.image_size, self.crop, self.bag)
         else:
             yield path.stem, mcap_to_episode(path, self.image_size, self.crop)

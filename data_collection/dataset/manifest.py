@@ -51,10 +51,12 @@ def read_manifest(folder: Path) -> dict[Path, str]:
 def compare(folder: Path, checked: Iterable[Checked]) -> dict[Path, str]:
     """Problems that only show when files are seen together: copies, other names than recorded, lost files."""
     problems: dict[Path, str] = {}
-    whole = sorted((item for item in checked if not item.problem and item.content), key=lambda item: item.path)
     first: dict[str, Path] = {}
     listed = read_manifest(folder)
     names = {content: path for path, content in listed.items()}
+    # Of copies the one that is listed is the original.
+    whole = sorted((item for item in checked if not item.problem and item.content),
+                   key=lambda item: (names.get(item.content) != item.path, item.path))
     for item in whole:
         known = names.get(item.content)
         if item.content in first:

@@ -8,7 +8,7 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from data_collection.isolation import CRASHED, in_workers
-from safe_policy_core.data.episode_file import Episode, read_fields, read_tracks, succeeded
-from safe_policy_core.data.episodes import episode_files, read_episode
-from safe_policy_core.data.labels import IDENTITY, LEVELS, Label, LabelLayer, identity_hash
+from data_collection.review.facts import Facts, KeptFacts, damage, read_facts, stamp
+from safe_policy_core.data.episode_file import Episode, read_tracks
+from safe_policy_core.data.episodes import episode_files
+from safe_policy_core.data.labels import LEVELS, Label, LabelLayer
 from safe_policy_core.data.scores import Score, read_scores
 from safe_policy_core.errors import DatasetError, printable
 
@@ -30,49 +31,24 @@ BATCH = 16
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What the list needs to know of a file. recorded: reward and cost, (T,) each. problem: "" for an episode."""
-
-    recording: str = ""
-    recorded: dict[str, np.ndarray] = field(default_factory=dict)
-    task: str = ""
-    success: bool = False
-    problem: str = ""
-
-
-def read_facts(path: Path) -> Facts:
-    try:
-        found, metadata = read_fields(path, (*IDENTITY, *LEVELS, "terminated"))
-    except DatasetError as error:
-        return Facts(problem=str(error))
-    return Facts(identity_hash(found), {kind: found[kind] for kind in LEVELS}, str(metadata.get("task", "")),
-                 succeeded(metadata, found["terminated"], found["reward"]))
-
-
-def damage(path: Path) -> str:
-    """Why all of a file, with its pictures, cannot be used; "" when it can."""
-    try:
-        read_episode(path)
-    except DatasetError as error:
-        return str(error)
-    return ""
-
-
 @dataclass
 class Entry:
-    """One episode file. recording: "" until it was read. recorded: reward and cost as recorded, (T,) each.
-
-    problem: why the file cannot be used, or "". success: as recorded.
-    """
+    """One episode file. facts: as recorded, empty until it was read. problem: why it cannot be used, or ""."""
 
     path: Path
     name: str
-    recording: str = ""
-    recorded: dict[str, np.ndarray] = field(default_factory=dict)
-    task: str = ""
-    success: bool = False
     problem: str = ""
+    facts: Facts = field(default_factory=Facts)
+
+    @property
+    def recording(self) -> str:
+        """`recording_id`; "" until the file was read."""
+        return self.facts.recording
+
+    @property
+    def recorded(self) -> dict[str, np.ndarray]:
+        """Reward and cost as recorded, (T,) each."""
+        return self.facts.recorded
 
     @property
     def steps(self) -> int:
@@ -113,28 +89,52 @@ class ReviewDataset:
         """Reads what the list shows of every file; then, behind all other work here, verifies every file's checksum.
 
         In a process beside this one: the page stays quick, and a file that crashes its reader costs only itself.
+        Files that are as an earlier review left them are not read again.
         """
+        kept, stamps = KeptFacts(self.folder), {entry.name: stamp(entry.path) for entry in self.entries}
         known: dict[str, Entry] = {}
-        for entry, found in self._each(read_facts, stop, batch=BATCH):
+        new = []
+        for entry in self._usable():
+            if (facts := kept.of(entry.name, stamps[entry.name])) is not None:
+                self._list(entry, facts, known)
+            else:
+                new.append(entry)
+        for entry, found in self._each(read_facts, new, stop, batch=BATCH):
             if found is None or found.problem:
                 self._spoil(entry, found.problem if found else f"{entry.name}: {CRASHED}")
-                continue
-            with self._lock:
-                entry.recorded, entry.task, entry.success = found.recorded, found.task, found.success
-                entry.recording = found.recording
-                self.version += 1
-            if (first := known.setdefault(found.recording, entry)) is not entry:
-                self._spoil(entry, f"{entry.name}: the same recording as {first.name}")
-        for entry, problem in self._each(damage, stop, behind=True):
-            if problem != "":
-                self._spoil(entry, problem or f"{entry.name}: {CRASHED}")
+            else:
+                self._list(entry, found, known)
+        for entry, problem in self._each(damage, [entry for entry in self._usable() if not entry.facts.whole], stop,
+                                         behind=True):
+            if problem:
+                self._spoil(entry, problem)
+            elif problem is None:
+                self._spoil(entry, f"{entry.name}: {CRASHED}")
+            else:
+                entry.facts = replace(entry.facts, whole=True)
+        kept.keep((entry.name, now, entry.facts) for entry in self.entries
+                  if entry.recording and not entry.problem and (now := stamps[entry.name]) is not None)
 
-    def _each(self, work: Callable[[Path], T], stop: threading.Event, behind: bool = False, batch: int = 1
-              ) -> Iterator[tuple[Entry, T | None]]:
-        """Every usable file with what `work` says of it, None when it crashed; see `in_workers`."""
-        entries = [entry for entry in self.entries if not entry.problem]
+    def _usable(self) -> list[Entry]:
+        return [entry for entry in self.entries if not entry.problem]
+
+    def _list(self, entry: Entry, facts: Facts, known: dict[str, Entry]) -> None:
+        """known: the first entry with a recording, by its id."""
+        with self._lock:
+            entry.facts = facts
+            self.version += 1
+        if (first := known.setdefault(facts.recording, entry)) is not entry:
+            self._spoil(entry, f"{entry.name}: the same recording as {first.name}")
+
+    @staticmethod
+    def _each(work: Callable[[Path], T], entries: list[Entry], stop: threading.Event, behind: bool = False,
+              batch: int = 1) -> Iterator[tuple[Entry, T | None]]:
+        """Files with what `work` says of them, None when it crashed; see `in_workers`.
+
+        A list that somebody waits for is read by two, beside a browser that wants every core for its own start.
+        """
         paths = [entry.path for entry in entries]
-        with contextlib.closing(in_workers(work, paths, 1, behind, batch)) as results:
+        with contextlib.closing(in_workers(work, paths, 1 if behind else 2, behind, batch)) as results:
             for entry, (_, result) in zip(entries, results, strict=False):
                 if stop.is_set():
                     return
@@ -170,9 +170,10 @@ class ReviewDataset:
                 return row
             levels = self._levels(entry)
             return row | {
-                "task": entry.task, "steps": entry.steps, "score": score.score if score else None,
+                "task": entry.facts.task, "steps": entry.steps, "score": score.score if score else None,
                 "reward": round(float(levels["reward"].sum()), 3), "cost": round(float(levels["cost"].sum()), 3),
-                "success": bool((levels["reward"] > 0).any()) if _changed(levels, entry, "reward") else entry.success,
+                "success": (bool((levels["reward"] > 0).any()) if _changed(levels, entry, "reward")
+                            else entry.facts.success),
                 "verdict": layer.verdict(entry.recording) if layer else "open",
                 "note": layer.note(entry.recording) if layer else "",
                 "labelled": any(_changed(levels, entry, kind) for kind in LEVELS)}

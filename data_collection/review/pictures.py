@@ -9,6 +9,7 @@ import numpy as np
 
 from data_collection.review.player import COLUMNS, ROWS
 from safe_policy_core.data.episode_file import read_pictures
+from safe_policy_core.errors import DatasetError
 
 MAX_SIDE = 256
 """Larger frames are shrunk to this [pixels]."""
@@ -17,9 +18,11 @@ _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.
 
 
 def sheet(path: Path, number: int) -> bytes:
-    """Frames number * 32 to (number + 1) * 32, row by row. Raises `DatasetError` when the file has no pictures."""
+    """Frames number * 32 to (number + 1) * 32, row by row. Raises `DatasetError` when the file has no such pictures."""
     size = COLUMNS * ROWS
     frames = _fitted(read_pictures(path, slice(number * size, (number + 1) * size)))
+    if not len(frames):
+        raise DatasetError(f"{path}: no frame {number * size}")
     count, height, width, _ = frames.shape
     grid = np.zeros((ROWS * COLUMNS, height, width, 3), np.uint8)
     grid[:count] = frames

@@ -54,7 +54,7 @@ class Player:
         if not entry.recording or entry.problem:
             return []
         count = -(-(entry.steps + 1) // (COLUMNS * ROWS))
-        return [f"/sheet/{index}/{entry.recording}/{number}" for number in range(count)]
+        return [f"/picture/{index}/{entry.recording}/{number}" for number in range(count)]
 
 
 def rounded(values: np.ndarray | None) -> list[Any]:

@@ -1,4 +1,8 @@
-"""The review page's server: the page, its pictures and its web sockets, on 127.0.0.1 only."""
+"""The review page's server: the page, its pictures and its web sockets, on 127.0.0.1 only.
+
+`websockets` reads the requests and answers each with one response; it is loaded in a third of the time of a framework,
+which a person would wait for before the list comes.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,21 @@ import contextlib
 import json
 import logging
 import mimetypes
+import re
+import signal
 import socket
-import threading
+import time
 from http import HTTPStatus
 from pathlib import Path
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_sockets
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from data_collection.review.dataset import ReviewDataset
-from data_collection.review.guard import HOST, LocalOnly
+from data_collection.review.guard import HEADERS, HOST, LocalOnly
 from data_collection.review.page import ReviewPage
 from safe_policy_core.errors import DatasetError, UserError
 
@@ -30,10 +33,18 @@ log = logging.getLogger(__name__)
 
 POLL_PERIOD = 0.25
 """[s] Between two looks for what the reader, another window or another process changed."""
+PATIENCE, GOODBYE = 60.0, 1.0
+"""[s] For a request and for its answer; for open windows to hear that the server ends."""
+PICTURES_WAIT = 1.0
+"""[s] At most, for a list that is being read."""
 _KEEP = {"Cache-Control": "private, max-age=86400, immutable"}
 """Addresses of pictures hold the recording's hash."""
-_WEB = {path.name: path.read_bytes() for path in (Path(__file__).parent / "web").iterdir()}
-"""The page's own files by name: no request ever becomes a path."""
+_WEB = {"/" if path.name == "index.html" else f"/web/{path.name}": (path.read_bytes(), mimetypes.guess_type(path)[0])
+        for path in (Path(__file__).parent / "web").iterdir()}
+"""The page's own files and their types by address: no request ever becomes a path."""
+_LIVE = "/live"
+_PICTURE = re.compile(r"/picture/(?P<index>[0-9]{1,9})/(?P<recording>[0-9a-f]+)(?:/(?P<number>[0-9]{1,9}))?")
+"""A sheet of an episode's frames; without its number the thumbnail."""
 
 
 def serve(dataset: ReviewDataset, port: int, seconds: float = 0.0) -> str:
@@ -50,69 +61,103 @@ def serve(dataset: ReviewDataset, port: int, seconds: float = 0.0) -> str:
         raise UserError(f"port {port}: {error.strerror}; choose another with --port") from error
     port = listener.getsockname()[1]
     url = f"http://{HOST}:{port}/"
-    # wsproto loads in a third of the time of the default.
-    server = uvicorn.Server(uvicorn.Config(_app(dataset, port), log_level="warning", timeout_graceful_shutdown=1,
-                                           server_header=False, ws="wsproto"))
-    timer = threading.Timer(seconds, lambda: setattr(server, "should_exit", True))
-    timer.daemon = True
-    if seconds:
-        timer.start()
     log.info("review of %s at %s (Ctrl-C ends it)", dataset.folder, url)
-    with contextlib.suppress(KeyboardInterrupt), listener:
-        server.run(sockets=[listener])
-    timer.cancel()
+    with listener:
+        asyncio.run(_serve(_Server(dataset, port), listener, seconds))
     return url
 
 
-def _app(dataset: ReviewDataset, port: int) -> Starlette:
-    async def page(_: Request) -> Response:
-        return Response(_WEB["index.html"], media_type="text/html")
+async def _serve(server: _Server, listener: socket.socket, seconds: float) -> None:
+    # Of what strangers send that is no request of ours it says nothing.
+    errors = logging.getLogger(f"{__name__}.errors")
+    errors.setLevel(logging.ERROR)
+    sockets = await serve_sockets(server.live, sock=listener, process_request=server.answer, logger=errors,
+                                  compression=None, server_header=None, open_timeout=PATIENCE, close_timeout=PATIENCE)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not by KeyboardInterrupt: what a shell starts in the background ignores SIGINT unless it asks for it.
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds or None)
+    sockets.close()
+    with contextlib.suppress(TimeoutError, asyncio.TimeoutError):
+        # Browsers keep connections without a request in store: those are not waited for.
+        await asyncio.wait_for(sockets.wait_closed(), GOODBYE)
 
-    async def web(request: Request) -> Response:
-        name = request.path_params["name"]
-        if name not in _WEB:
-            raise HTTPException(HTTPStatus.NOT_FOUND)
-        return Response(_WEB[name], media_type=mimetypes.guess_type(name)[0])
 
-    async def picture(request: Request) -> Response:
+class _Server:
+    """Answers requests, and converses with windows."""
+
+    def __init__(self, dataset: ReviewDataset, port: int) -> None:
+        self._dataset = dataset
+        self._local = LocalOnly(port)
+
+    async def answer(self, connection: ServerConnection, request: Request) -> Response | None:
+        """What to send; None for a window, which `live` takes over."""
+        if not self._local.allows(request.headers):
+            return _response(HTTPStatus.FORBIDDEN, b"This page answers its own address only.")
+        if request.path == _LIVE:
+            return None
+        if request.path in _WEB:
+            content, kind = _WEB[request.path]
+            return _response(HTTPStatus.OK, content, kind)
+        picture = _PICTURE.fullmatch(request.path)
+        if picture:
+            await self._list_first()
+        drawn = await asyncio.to_thread(self._draw, picture) if picture else None
+        return _response(HTTPStatus.OK, drawn, "image/jpeg", _KEEP) if drawn else \
+            _response(HTTPStatus.NOT_FOUND, b"There is nothing here.")
+
+    async def _list_first(self) -> None:
+        """The list is waited for, pictures are decoration: they take no processor time from its reader for a while."""
+        until = time.monotonic() + PICTURES_WAIT
+        while not self._dataset.listed and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+
+    async def live(self, connection: ServerConnection) -> None:
+        """One window, until it is closed."""
+        with contextlib.suppress(ConnectionClosed):
+            await _converse(connection, ReviewPage(self._dataset))
+
+    def _draw(self, picture: re.Match[str]) -> bytes | None:
+        """JPEG; None for what there is not."""
+        from data_collection.review import pictures  # OpenCV is not needed for the page to come
+
         # Files are named by their place in the list, never by a path.
-        index, recording = request.path_params["index"], request.path_params["recording"]
-        if index >= len(dataset.entries) or dataset.entries[index].recording != recording or not recording:
-            raise HTTPException(HTTPStatus.NOT_FOUND)
+        index, number = int(picture["index"]), picture["number"]
+        if index >= len(self._dataset.entries) or self._dataset.entries[index].recording != picture["recording"]:
+            return None
+        entry = self._dataset.entries[index]
         try:
-            drawn = await asyncio.to_thread(_draw, dataset, index, request.path_params.get("number"))
-        except DatasetError as error:
-            raise HTTPException(HTTPStatus.NOT_FOUND, str(error)) from error
-        return Response(drawn, headers=_KEEP, media_type="image/jpeg")
-
-    async def live(socket: WebSocket) -> None:
-        await socket.accept()
-        with contextlib.suppress(WebSocketDisconnect):
-            await _converse(socket, ReviewPage(dataset))
-
-    routes = [Route("/", page), Route("/web/{name}", web), WebSocketRoute("/live", live),
-              Route("/thumbnail/{index:int}/{recording}", picture),
-              Route("/sheet/{index:int}/{recording}/{number:int}", picture)]
-    return Starlette(routes=routes, middleware=[Middleware(LocalOnly, port=port)])
+            return (pictures.thumbnail(entry.path, entry.steps + 1) if number is None else
+                    pictures.sheet(entry.path, int(number)))
+        except DatasetError:
+            return None
 
 
-async def _converse(socket: WebSocket, page: ReviewPage) -> None:
-    """Hears what a person does and tells what it changed, until the window is closed."""
-    heard = asyncio.ensure_future(socket.receive_text())
+def _response(status: HTTPStatus, content: bytes, kind: str | None = "text/plain", more: dict[str, str] | None = None
+              ) -> Response:
+    fields = {"Content-Type": kind or "application/octet-stream", "Content-Length": str(len(content)),
+              "Connection": "close", **HEADERS, **(more or {})}
+    return Response(status.value, status.phrase, Headers(fields), content)
+
+
+async def _converse(socket: ServerConnection, page: ReviewPage) -> None:
+    """Hears what a person does and tells what it changed, until the window is closed (`ConnectionClosed`)."""
+    heard = asyncio.ensure_future(socket.recv())
     found: asyncio.Future[tuple[int, list[tuple[int, int]]]] | None = None
     try:
         while True:
             # In a thread, as it reads files.
             if changes := await asyncio.to_thread(page.changes):
-                await socket.send_text(json.dumps(changes))
+                await socket.send(json.dumps(changes))
             awaited: set[asyncio.Future] = {heard, found} if found else {heard}
             await asyncio.wait(awaited, timeout=POLL_PERIOD, return_when=asyncio.FIRST_COMPLETED)
             if heard.done():
-                try:
-                    message = heard.result()
-                except KeyError:  # no text: no page of ours sends that
+                message = heard.result()
+                if not isinstance(message, str):  # no page of ours sends that
                     return
-                heard = asyncio.ensure_future(socket.receive_text())
+                heard = asyncio.ensure_future(socket.recv())
                 await asyncio.to_thread(page.take, message)
             elif found is None:
                 if (index := page.lacks()) is not None:
@@ -122,11 +167,4 @@ async def _converse(socket: WebSocket, page: ReviewPage) -> None:
                 found = None
     finally:
         heard.cancel()
-
-
-def _draw(dataset: ReviewDataset, index: int, number: int | None) -> bytes:
-    """A sheet of frames, or without a number the thumbnail, as JPEG."""
-    from data_collection.review import pictures  # OpenCV is not needed for the page to come
-
-    entry = dataset.entries[index]
-    return pictures.thumbnail(entry.path, entry.steps + 1) if number is None else pictures.sheet(entry.path, number)
+        await asyncio.gather(heard, return_exceptions=True)

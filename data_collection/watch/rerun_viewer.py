@@ -20,6 +20,17 @@ MEMORY = "1GiB"
 """What the viewer's server keeps of a long session; the oldest goes first."""
 
 
+def rerun_program() -> str:
+    """Not the script of that name, which starts the program as a child that outlives it.
+
+    Raises `ConfigurationError` when it is not installed.
+    """
+    found = importlib.util.find_spec("rerun_cli")
+    if found is None or found.origin is None:
+        raise ConfigurationError("viewer: the program of rerun-sdk is not installed here; run `make setup`")
+    return str(Path(found.origin).with_name("rerun"))
+
+
 class RerunViewer:
     """A window where there is a screen, else a page for a browser. Ends with `close`.
 
@@ -29,11 +40,7 @@ class RerunViewer:
     """
 
     def __init__(self, port: int = 9090, window: bool | None = None) -> None:
-        # Not the script of that name, which starts the program as a child that outlives it.
-        found = importlib.util.find_spec("rerun_cli")
-        if found is None or found.origin is None:
-            raise ConfigurationError("viewer: the program of rerun-sdk is not installed here; run `make setup`")
-        program = str(Path(found.origin).with_name("rerun"))
+        program = rerun_program()
         if window is None:
             window = bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
         data_port = free_port()

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from safe_policy_core.errors import DatasetError
 
 _TAIL = 1 << 16
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -65,6 +68,11 @@ def read_lines(path: Path, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
             raise DatasetError(f"{where}: expected a JSON object, got {line[:40]!r}")
         rows.append(row)
     return rows, offset + len(whole)
+
+
+def is_number(value: object) -> bool:
+    """Whether a value from JSON is a finite number, and one that an episode's float32 fields can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _cut_torn_line(descriptor: int, size: int) -> None:

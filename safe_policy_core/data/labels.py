@@ -7,7 +7,6 @@ layer's reward and cost over the recorded ones and leaves rejected episodes out.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from safe_policy_core.data.episode_file import Episode
-from safe_policy_core.data.json_lines import append_lines, read_lines
+from safe_policy_core.data.json_lines import append_lines, is_number, read_lines
 from safe_policy_core.errors import DatasetError
 
 LABELS_FILE = "labels.jsonl"
@@ -58,7 +57,7 @@ class Label:
             raise DatasetError(f"label kind: expected one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "verdict" and self.text not in VERDICTS:
             raise DatasetError(f"label text: expected a verdict of {', '.join(VERDICTS)}, got {self.text!r}")
-        if isinstance(self.value, bool) or not isinstance(self.value, (int, float)) or not math.isfinite(self.value):
+        if not is_number(self.value):
             raise DatasetError(f"label value: expected a finite number, got {self.value!r}")
         if self.kind == "cost" and self.value < 0:
             raise DatasetError(f"label value: expected a cost >= 0, got {self.value}")

@@ -6,12 +6,11 @@ episode replaces an earlier one.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from safe_policy_core.data.json_lines import append_lines, read_lines
+from safe_policy_core.data.json_lines import append_lines, is_number, read_lines
 from safe_policy_core.errors import DatasetError
 
 SCORES_FILE = "scores.jsonl"
@@ -32,9 +31,9 @@ class Score:
     attention: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if not _number(self.score) or not 0 <= self.score <= 1:
+        if not is_number(self.score) or not 0 <= self.score <= 1:
             raise DatasetError(f"score: expected a probability in [0, 1], got {self.score!r}")
-        if not all(_number(weight) and weight >= 0 for weight in self.attention):
+        if not all(is_number(weight) and weight >= 0 for weight in self.attention):
             raise DatasetError("attention: expected finite numbers >= 0, one a step")
         for name in ("recording", "name", "method"):
             if not isinstance(getattr(self, name), str):
@@ -57,7 +56,3 @@ def read_scores(folder: Path | str) -> dict[str, Score]:
             raise DatasetError(f"{path}: {error}") from error
         found[score.recording] = score
     return found
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -66,20 +66,27 @@ class SequenceStore:
         int64 since the episode's first; mask (B, K) bool, False where padded on the left (zeros there);
         terminal (B,) bool, whether the window's last step ended the episode by termination.
         """
+        return self.windows(*self._ends(batch, rng))
+
+    def _ends(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Windows by chance, as `windows` takes them."""
         drawn = np.searchsorted(self._cumulative, rng.random(batch) * self._cumulative[-1], side="right")
         entry = np.minimum(drawn, len(self._episode) - 1)
         episode, data = self._episode[entry], self.dataset
         first = data.starts[episode]
         last = first + rng.integers(0, data.lengths[episode])
-        return self.windows(first, last, self._shifts[:, entry])
+        return first, last, self._shifts[:, entry]
 
     def windows(self, first: np.ndarray, last: np.ndarray, shifts: np.ndarray) -> dict[str, np.ndarray]:
         """The windows that end at the rows `last` of the episodes that begin at `first`, all (B,)."""
-        data = self.dataset
         index = last[:, None] + np.arange(1 - self.length, 1)
         steps = index - first[:, None]
-        mask = steps >= 0
-        np.maximum(index, first[:, None], out=index)
+        return self._gathered(np.maximum(index, first[:, None]), steps, steps >= 0, shifts)
+
+    def _gathered(self, index: np.ndarray, steps: np.ndarray, mask: np.ndarray, shifts: np.ndarray
+                  ) -> dict[str, np.ndarray]:
+        """The rows `index` (B, K) as windows. steps: their numbers in time; mask: False where a row is padding."""
+        data = self.dataset
         batch: dict[str, np.ndarray] = {
             "observations": data.observations.take(index, 0), "actions": data.actions.take(index, 0),
             "rewards": data.rewards.take(index), "costs": data.costs.take(index),
@@ -89,7 +96,50 @@ class SequenceStore:
             padded = ~mask
             for values in batch.values():
                 values[padded] = 0
-        return batch | {"time_steps": np.maximum(steps, 0), "mask": mask, "terminal": data.terminals[last]}
+        return batch | {"time_steps": np.maximum(steps, 0), "mask": mask, "terminal": data.terminals[index[:, -1]]}
+
+
+class PromptedStore(SequenceStore):
+    """A `SequenceStore` of which `SHARE` of the windows begin with a prompt: `prompt` steps of their own episode.
+
+    They are from anywhere in it. The prompt is numbered from 0 in time and the episode after it, as
+    `SequencePolicy.prompt` numbers them. Both together have the K steps; a prompt comes with as many steps of the
+    present as are left, or as there are. Its windows do not say which return is to go (they have the mean of all
+    steps): it told how fast and by which way, so that a prompt had nothing to add, and nothing was learned from it.
+    """
+
+    SHARE = 0.5
+
+    def __init__(self, dataset: DsrlDataset, length: int, prompt: int, weights: np.ndarray | None = None,
+                 relabelled: Relabelled | None = None) -> None:
+        if not 0 < prompt < length:
+            raise DatasetError(f"prompt: expected between 1 and {length - 1} steps, got {prompt}")
+        super().__init__(dataset, length, weights, relabelled)
+        self.prompt, self._unknown_return = prompt, np.float32(self._return_to_go.mean())
+
+    def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """As for `SequenceStore`; episodes shorter than a prompt have none."""
+        first, last, shifts = self._ends(batch, rng)
+        place = rng.random(batch)
+        long = self.dataset.lengths[np.searchsorted(self.dataset.starts, first, side="right") - 1]
+        return self.prompted_windows(first, last, shifts, first + (place * (long - self.prompt + 1)).astype(np.int64),
+                                     (rng.random(batch) < self.SHARE) & (long >= self.prompt))
+
+    def prompted_windows(self, first: np.ndarray, last: np.ndarray, shifts: np.ndarray, begin: np.ndarray,
+                         prompted: np.ndarray) -> dict[str, np.ndarray]:
+        """As `windows`. begin (B,): the rows at which prompts begin; prompted (B,) bool: which windows have one."""
+        back = np.arange(1 - self.length, 1)
+        index = last[:, None] + back
+        steps = index - first[:, None]
+        # Where the prompt's first step would be the window's column 0, or with a shorter past one further right.
+        place = self.length + back - 1 - np.maximum(self.length - self.prompt - (last - first + 1), 0)[:, None]
+        inside = prompted[:, None] & (place >= 0) & (place < self.prompt)
+        index = np.where(inside, begin[:, None] + place, np.maximum(index, first[:, None]))
+        steps = np.where(inside, place, steps + self.prompt * prompted[:, None])
+        mask = np.where(prompted[:, None], place >= 0, steps >= 0)
+        windows = self._gathered(index, np.where(mask, steps, -1), mask, shifts)
+        windows["returns_to_go"][mask & prompted[:, None]] = self._unknown_return
+        return windows
 
 
 def augmented(dataset: DsrlDataset, share: float, rng: np.random.Generator, max_return: float | None = None

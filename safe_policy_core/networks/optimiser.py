@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+
+LAST_RATE = 0.03
+"""What a falling learning rate falls to, as a share of its greatest."""
+
+
+def rate_at(step: int, warm_up: int = 0, decay: int = 0) -> float:
+    """Share of the learning rate at a step from 1 on: it rises for `warm_up` steps and falls, along half a cosine,
+    until the step `decay`. 0: it does not rise, and does not fall.
+    """
+    rate = min(1.0, step / warm_up) if warm_up else 1.0
+    if not decay:
+        return rate
+    return rate * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * min(1.0, step / decay))) / 2)
 
 
 class Optimiser:
@@ -24,8 +38,9 @@ class Optimiser:
         kind = torch.optim.AdamW if weight_decay else torch.optim.Adam
         self._adam = kind(self._parameters, learning_rate, eps=epsilon, weight_decay=weight_decay, fused=True)
 
-    def step(self, loss: Tensor, context: Tensor | None = None) -> float:
-        """One step down the gradient of a scalar loss. Returns the gradient's norm before clipping.
+    def step(self, loss: Tensor, context: Tensor | None = None, rate: float = 1.0) -> float:
+        """One step down the gradient of a scalar loss, at `rate` times the learning rate. Returns the gradient's norm
+        before clipping.
 
         context: a leaf that the loss may depend on; the gradient with respect to it is added to `context.grad`.
         Raises `FloatingPointError` when the norm is not finite; no parameter has changed then.
@@ -37,7 +52,7 @@ class Optimiser:
         gradients = gradients[:len(self._parameters)]
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
-        return self._apply(f"; loss {loss.item()}")
+        return self._apply(rate, f"; loss {loss.item()}")
 
     def add(self, loss: Tensor) -> None:
         """Adds a scalar loss's gradient to those that `apply` takes its step with: a batch in parts."""
@@ -50,11 +65,11 @@ class Optimiser:
 
     def apply(self, rate: float = 1.0) -> float:
         """One step down the sum of the losses added, at `rate` times the learning rate; otherwise like `step`."""
+        return self._apply(rate)
+
+    def _apply(self, rate: float, told: str = "") -> float:
         for group in self._adam.param_groups:
             group["lr"] = rate * self._learning_rate
-        return self._apply()
-
-    def _apply(self, told: str = "") -> float:
         norm = float(nn.utils.clip_grad_norm_(self._parameters, self._clip))
         if not norm < float("inf"):
             self._adam.zero_grad(set_to_none=True)

@@ -168,6 +168,11 @@ class SafetyGate:
             self.counts[f"outranked.{source}"] += 1
         return ""
 
+    @property
+    def newest_stamp(self) -> float:
+        """Of the commands heard since start [s], 0 before the first."""
+        return max(self._last_stamps.values(), default=0.0)
+
     def _over_budget(self, source: str, command: Command) -> bool:
         """The way home between episodes is scripted, and needed by teleoperation, which goes on."""
         return (source == POLICY and self.cost.exhausted and self.supervisor.phase != Phase.RESETTING
@@ -227,7 +232,7 @@ class SafetyGate:
                 share = self._arbiter.spend(self._source, dt) if moving else 0.0
                 if moving and share < 1:
                     self.counts["limited.command_span"] += 1
-                self._advance(twist * share, dt)
+                self._advance(twist * share if moving else self._way_back(now), dt)
         if self._state == GateState.FAULT and self._engaged:
             self._watch_stopped(now)
             self._run_out(now, dt)
@@ -253,6 +258,13 @@ class SafetyGate:
         if held:
             self.hold = held[0]
             self.counts[f"held.{self.hold}"] += 1
+
+    def _way_back(self, now: float) -> np.ndarray:
+        """(6,) by which a target moves that nobody moves: not at all, unless the arm leans on something."""
+        back = np.zeros(6) if self.hold else self._following.way_back(now)
+        if back.any():
+            self.counts["let_go"] += 1
+        return back
 
     def _fault(self, reason: str, now: float, detail: str) -> None:
         if not self.armed:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.networks.convolution import ImageEncoder
-from safe_policy_core.networks.mlp import hidden, initialise
+from safe_policy_core.networks.mlp import Hidden, initialise
 from safe_policy_core.vision.projection import Projection
 
 IMAGE, POSE, SCENE = "image", "pose", "scene"
@@ -90,7 +90,7 @@ class ToolView(nn.Module):
         self.step_length = specs.scales[STEP_SCALE]
         channels = 2 * observation[IMAGE].shape[-1]
         self.network = ImageEncoder((config.side, config.side, channels), config.depth, config.stem)
-        self.output = hidden(self.network.size, config.size)
+        self.output = Hidden(self.network.size, config.size)
         initialise(self.output)
         centres = [low + (np.arange(config.side) + 0.5) / config.side * (high - low)
                    for low, high in zip(config.low, config.high, strict=True)]

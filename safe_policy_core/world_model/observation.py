@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Spec
 from safe_policy_core.networks.convolution import ImageDecoder, ImageEncoder
-from safe_policy_core.networks.mlp import Mlp, hidden, initialise
+from safe_policy_core.networks.mlp import Hidden, Mlp, initialise
 from safe_policy_core.networks.normalisers import Standardiser
 from safe_policy_core.networks.symlog import symexp, symlog
 from safe_policy_core.world_model.config import WorldModelConfig
@@ -38,7 +38,7 @@ class ObservationEncoder(nn.Module):
                                      for name, spec in image_specs.items()})
         self.standardisers = nn.ModuleDict({name: Standardiser(spec.shape[0]) for name, spec in vector_specs.items()})
         widths = [spec.shape[0] for spec in vector_specs.values()]
-        self.vectors = nn.Sequential(*(hidden(sum(widths) if index == 0 else config.units, config.units)
+        self.vectors = nn.Sequential(*(Hidden(sum(widths) if index == 0 else config.units, config.units)
                                        for index in range(config.layers))) if widths else None
         if self.vectors is not None:
             initialise(self.vectors)

@@ -85,6 +85,9 @@ class DspoExperiment:
     steps: int = 3000
     """Gradient steps of the baselines."""
 
+    batch: int = 256
+    """Steps of a batch of the baselines, as of DSPO's own cloning."""
+
     episodes: int = 20
     """Test episodes."""
 
@@ -101,7 +104,7 @@ class DspoExperiment:
 
     def run(self) -> dict[str, Any]:
         """Runs what is missing. Returns the files."""
-        require_positive(steps=self.steps, episodes=self.episodes, demonstrations=self.demonstrations)
+        require_positive(steps=self.steps, batch=self.batch, episodes=self.episodes, demonstrations=self.demonstrations)
         if unknown := [name for name in self.methods if name not in ("dspo", *BASELINES)]:
             raise ConfigurationError(f"methods: unknown {unknown[0]!r}, expected some of dspo, {', '.join(BASELINES)}")
         known = variants(DiscriminatorConfig())
@@ -135,7 +138,8 @@ class DspoExperiment:
             assert isinstance(parts.unlabelled, DsrlDataset)
             name, alone = BASELINES[method]
             data = parts.safe if alone else together(parts.safe, parts.unlabelled)
-            job = Job(name, dataset, seed, limit, self.steps, self.episodes, split.parent / method, device=self.device)
+            job = Job(name, dataset, seed, limit, self.steps, self.episodes, split.parent / method, self.batch,
+                      self.device)
             row = dataclasses.replace(run_job(job, data), method=method)
             # Every method is scaled by the returns of the whole dataset.
             low, high = data.returns.min(), data.returns.max()

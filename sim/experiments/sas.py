@@ -19,6 +19,7 @@ from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import EpisodeResult, rollout
 from safe_policy_core.interfaces import Policy
+from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.registry import make_learner
 from safe_policy_core.methods.sas.config import SasConfig
 from safe_policy_core.methods.sas.learner import SasLearner
@@ -88,6 +89,9 @@ class SasExperiment:
     set: tuple[str, ...] = ("length=20", "units=64", "dt.heads=1", "learning_rate=0.0005", "warm_up=200")
     """Settings of the bases, NAME=VALUE or BASE.NAME=VALUE; another size belongs into another --out and --runs."""
 
+    align: tuple[str, ...] = ()
+    """Settings of the alignment, NAME=VALUE of `SasConfig`."""
+
     episodes: int = 20
     """Test episodes."""
 
@@ -121,7 +125,7 @@ class SasExperiment:
                 append(self.out, row)
                 rows.append(row)
                 budget = (f" Bases: {self.steps} gradient steps of {self.batch} windows, {' '.join(self.set)}; "
-                          f"{self.head_steps} steps of the heads.")
+                          f"{self.head_steps} steps of the heads{''.join(f', {change}' for change in self.align)}.")
                 self.out.with_suffix(".md").write_text(f"{LEGEND}{budget}\n\n{table(rows)}")
         return {"results": str(self.out), "table": str(self.out.with_suffix(".md")),
                 "runs": sum(len(methods) for *_, methods in jobs), "skipped": len(done)}
@@ -136,7 +140,7 @@ class SasExperiment:
         folder = self.runs / f"{base}-{name}-{seed}-{self.steps}"
         learner = make_learner(base, dataset.specs, configuration(base, limit, self.set), seed, device)
         self._train(learner, dataset, self.steps, seed, folder)
-        heads = SasLearner(dataset.specs, SasConfig(base=str(folder)), seed, device)
+        heads = SasLearner(dataset.specs, override(SasConfig(base=str(folder)), self.align), seed, device)
         if set(methods) != {base}:
             self._train(heads, dataset, self.head_steps, seed, folder / "heads")
         env = task.make_env()

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from typing import Any
 
 import numpy as np
 from franky_sim import SimulationServer
-from franky_sim.base_simulator import FiniteDifferenceTracker
+from franky_sim.franka_robot_protocol import UDPCommand
 from franky_sim.franka_robot_server import ControlMode, FrankaRobotServer
 from franky_sim.franka_robot_state import FrankaRobotState
-from franky_sim.franka_server import FrankaServer, NonBlockingReceiver
+from franky_sim.franka_server import FrankaServer
 
-from sim.safe_reach.arm import ClosedHandArm
+from sim.safe_reach.arm import ClosedHandArm, Derivative
 
+TORQUE_COMMAND = struct.Struct("<Q 304x ? ? 7d ?")
+"""The part of a client's answer that a torque-controlled arm obeys: number of the state, elbow given, motion finished,
+torques, torques finished."""
+REQUESTS_EVERY = 5
+"""Cycles between two looks for a request (TCP) while a motion runs; a control unit takes longer for one."""
 GRIPPER_EVERY = 20
 """Cycles between two looks for a gripper client, as long as there is none."""
 
@@ -51,44 +57,49 @@ class TorqueState:
         if len(packed) != STATE_RECORD.itemsize:
             raise ValueError(f"franky_sim's state has {len(packed)} bytes, expected {STATE_RECORD.itemsize}")
         self._arm = arm
-        self._record = np.frombuffer(bytearray(packed), STATE_RECORD)
+        buffer = bytearray(packed)
+        self._record = np.frombuffer(buffer, STATE_RECORD)
         row = self._record[0]
-        self._poses = [row[name] for name in ("O_T_EE", "O_T_EE_d", "O_T_EE_c")]
-        self._twists = [row[name] for name in ("O_dP_EE_d", "O_dP_EE_c")]
-        self._q, self._dq = [row["q"], row["q_d"]], [row["dq"], row["dq_d"]]
-        self._torques = [row["tau_J"], row["tau_ext_hat_filtered"]]
+        # Neighbours of one width are written at once.
+        self._poses, self._pose_c = _rows(buffer, "O_T_EE", 2), row["O_T_EE_c"]
+        self._twists = row["O_dP_EE_d"], row["O_dP_EE_c"]
+        self._q, self._dq = _rows(buffer, "q", 2), _rows(buffer, "dq", 2)
+        self._torque, self._external = row["tau_J"], row["tau_ext_hat_filtered"]
         self._torque_d, self._dtorque = row["tau_J_d"], row["dtau_J"]
         self._ddq, self._acceleration = row["ddq_d"], row["O_ddP_EE_c"]
-        self._elbows = [row[name] for name in ("elbow", "elbow_d")]
-        self._elbow_c, self._delbow_c, self._ddelbow_c = row["elbow_c"], row["delbow_c"], row["ddelbow_c"]
-        self._filter = FiniteDifferenceTracker()
+        self._elbows, self._elbow_c = _rows(buffer, "elbow", 2), row["elbow_c"]
+        self._delbow_c, self._ddelbow_c = row["delbow_c"], row["ddelbow_c"]
+        self._filter = Derivative()
 
     def pack(self) -> bytes:
         """The record after the step just made."""
-        arm, state = self._arm, self._arm.inner_state
-        q, dq = np.asarray(state.q), np.asarray(state.dq)
-        twist = arm.d_kinematics(q, dq)
-        acceleration = self._filter.update(arm.time, twist)
-        pose = arm.kinematics(q).homogeneous.ravel(order="F")
-        for place in self._poses:
-            place[:] = pose
+        arm = self._arm
+        q, dq, torque = arm.measured
+        pose, twist = arm.tool()
+        acceleration = arm.acceleration
+        self._poses[:] = pose
+        self._pose_c[:] = pose
         for place in self._twists:
             place[:] = twist
-        for place in self._q:
-            place[:] = q
-        for place in self._dq:
-            place[:] = dq
-        for place in self._torques:
-            place[:] = state.tau_j
+        self._q[:], self._dq[:] = q, dq
+        self._torque[:] = torque
+        self._external[:] = torque
         self._torque_d[:], self._dtorque[:] = arm.desired_torque, arm.torque_rate
-        self._ddq[:] = arm.acceleration
-        self._acceleration[:] = acceleration
-        for place in self._elbows:
-            place[:] = q[2], 1.0 if q[3] > 0.0 else -1.0
-        self._elbow_c[:] = q[2], np.sign(q[3])
+        self._ddq[:] = acceleration
+        self._acceleration[:] = self._filter.update(arm.time, twist)
+        third, fourth = float(q[2]), float(q[3])
+        self._elbows[:] = third, 1.0 if fourth > 0.0 else -1.0
+        self._elbow_c[:] = third, np.sign(fourth)
         # As franky_sim has it: the rates of an elbow that nobody commands are those of the third joint.
-        self._delbow_c[0], self._ddelbow_c[0] = arm.acceleration[2], dq[2]
+        self._delbow_c[0], self._ddelbow_c[0] = acceleration[2], dq[2]
         return self._record.tobytes()
+
+
+def _rows(record: bytearray, first: str, count: int) -> np.ndarray:
+    """(count, width) view of fields of one width that lie one after another in the record."""
+    kind, offset = STATE_RECORD.fields[first]
+    width = kind.shape[0]
+    return np.frombuffer(record, "<f4", count * width, offset).reshape(count, width)
 
 
 class ArmServer(FrankaRobotServer):
@@ -111,7 +122,7 @@ class ArmServer(FrankaRobotServer):
         states = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         states.bind((self.hostname, 0))
         states.setblocking(False)
-        self._FrankaServer__udp_socket, self._FrankaServer__udp_receiver = states, NonBlockingReceiver(states)
+        self._FrankaServer__udp_socket = states
 
     def start_motion(self, *arguments: Any) -> None:
         super().start_motion(*arguments)
@@ -158,11 +169,39 @@ class ArmServer(FrankaRobotServer):
             super()._post_process_commands()
             return
         arm, state = self.robot, self.robot.inner_state
-        arm.torque_control(arm.kp * (self._held - state.q) - HOLD_DAMPING * np.asarray(state.dq), has_new_command=False)
+        torques = arm.kp * (self._held - state.q) - HOLD_DAMPING * np.asarray(state.dq)
+        if self.torque_controlled:
+            arm.brake(torques)
+        else:
+            arm.torque_control(torques, has_new_command=False)
+
+    def _handle_udp_command(self, command_data: bytes) -> None:
+        if self.torque_controlled:
+            number, _, motion_ends, *torques, torque_ends = TORQUE_COMMAND.unpack(command_data)
+            if number > 0 and not (motion_ends or torque_ends):
+                self._FrankaRobotServer__has_new_command = True
+                self._FrankaRobotServer__current_control_command = UDPCommand(number, tau_J_d=torques)
+                return
+        super()._handle_udp_command(command_data)
+
+    def _process_udp_commands(self) -> None:
+        """franky_sim's, for a socket of datagrams, which come whole."""
+        while self.udp_connected:
+            try:
+                data = self._FrankaServer__udp_socket.recv(4096)
+            except BlockingIOError:
+                return
+            if len(data) == TORQUE_COMMAND.size:
+                self._handle_udp_command(data)
 
     def process_commands(self) -> None:
         self._cycle += 1
-        FrankaServer.process_commands(self)
+        if self.torque_controlled and self._cycle % REQUESTS_EVERY:
+            self._pre_process_commands()
+            self._process_udp_commands()
+            self._post_process_commands()
+        else:
+            FrankaServer.process_commands(self)
         gripper = self.gripper_server
         if gripper is not None and (gripper.tcp_connected or self._cycle % GRIPPER_EVERY == 0):
             gripper.process_commands()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from safe_policy_core.errors import RobotUnavailableError, UserError
-from safe_policy_core.scheduling import come_first
+from safe_policy_core.scheduling import come_first, on_simulated_arms_core
 from sim.safe_reach import task
 from sim.safe_reach.arm import PERIOD
 from sim.safe_reach.contacts import ContactMonitor
@@ -158,7 +158,8 @@ def main() -> int:
             gc.collect()
             gc.freeze()
             gc.disable()
-            server.run()
+            with on_simulated_arms_core():
+                server.run()
     except KeyboardInterrupt:
         return 0
     except UserError as error:

@@ -1,5 +1,6 @@
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from safe_policy_core.cli import COMMANDS, PROCESS_ENVIRONMENT, run
 from safe_policy_core.data.episodes import write_episode
+from tests.core.point_env import image_episode
 from tests.ros.learning_rig import noise_episode
 
 
@@ -67,6 +69,14 @@ def test_wrong_arguments_are_json_too() -> None:
     assert done.returncode == 2
     assert "epsiodes" in done.stderr
     assert "wrong arguments" in json.loads(done.stdout.strip().splitlines()[-1])["error"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+    write_episode(tmp_path / "0.h5", image_episode(4))
+    command = [sys.executable, "-m", "safe_policy_core.cli", "dataset", "check", str(tmp_path), "--json"]
+    done = subprocess.run(f"{shlex.join(command)} | true; exit ${{PIPESTATUS[0]}}", shell=True, executable="/bin/bash",
+                          stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
 
 
 def test_the_process_restarts_itself_once_with_the_allocator_pinned() -> None:

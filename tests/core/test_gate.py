@@ -121,6 +121,18 @@ def test_a_command_moves_the_target_at_its_speed() -> None:
     assert rig.gate.accepted == 10
 
 
+def test_tells_the_stamp_of_the_newest_command_that_counts() -> None:
+    rig = Rig().armed()
+    assert rig.gate.newest_stamp == 0
+    rig.tick(5)
+    rig.send(RIGHT, age=0.02)
+    rig.send(RIGHT, "teleop", age=0.01)
+    rig.send(RIGHT, age=0.015)  # newer than the policy's last, older than the operator's
+    assert rig.gate.newest_stamp == rig.clock - 0.01
+    rig.send(RIGHT, age=0.0, frame="elsewhere")  # refused
+    assert rig.gate.newest_stamp == rig.clock - 0.01
+
+
 def test_the_gate_moves_as_the_direct_environment_does() -> None:
     """A policy meets the same motion in both, but for the acceleration, which the direct one does not limit."""
     rng = np.random.default_rng(0)

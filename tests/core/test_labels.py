@@ -101,13 +101,32 @@ def test_a_bad_label_names_its_field(tmp_path: Path, change: dict[str, object], 
         LabelLayer(tmp_path)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=st.binary(max_size=200))
-def test_any_bytes_are_read_or_refused(tmp_path: Path, content: bytes) -> None:
-    for name, read in ((LABELS_FILE, LabelLayer), (SCORES_FILE, read_scores)):
+EXTREME = st.sampled_from([10**400, -(10**400), 1e300, float("nan"), float("inf"), -1, 2**63, True, None, "", [], {}])
+ANY_JSON = st.recursive(
+    EXTREME | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2))
+GOOD_LABEL = {"id": "a", "recording": "x", "name": "0.h5", "kind": "cost", "source": "reviewer", "who": "anna",
+              "when": "2026-01-01T00:00:00+00:00", "value": 1.0, "steps": [0, 1], "text": ""}
+GOOD_SCORE = {"recording": "x", "name": "0.h5", "method": "dspo", "score": 0.5, "attention": [0.1, 0.2]}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_lines_are_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    for name, good, read in ((LABELS_FILE, GOOD_LABEL, LabelLayer), (SCORES_FILE, GOOD_SCORE, read_scores)):
+        if data.draw(st.booleans()):
+            content = data.draw(st.binary(max_size=200))
+        else:
+            changes = data.draw(st.dictionaries(st.sampled_from([*good, "other"]), ANY_JSON, max_size=2))
+            left_out = data.draw(st.sets(st.sampled_from(list(good)), max_size=1))
+            row = {key: value for key, value in (good | changes).items() if key not in left_out}
+            content = json.dumps(row).encode()
         (tmp_path / name).write_bytes(content + b"\n")
         try:
-            read(tmp_path)
+            found = read(tmp_path)
+            if isinstance(found, LabelLayer):
+                levels = found.levels("x", {kind: np.zeros(4, np.float32) for kind in ("reward", "cost")})
+                assert all(np.isfinite(values).all() for values in levels.values())
         except DatasetError as error:
             assert name in str(error)
 

@@ -13,6 +13,7 @@ from safe_policy_core.data.dsrl import write_dsrl
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.interfaces import ActionDecision, Policy, Spec, Specs
+from safe_policy_core.methods.bc.config import BcConfig
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.qpt.equations import choose, discounted_budget, n_step_targets
 from safe_policy_core.methods.qpt.learner import QptLearner
@@ -21,6 +22,7 @@ from safe_policy_core.methods.registry import load_learner, load_policy, make_le
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
 from safe_policy_core.methods.sequence.learner import SequenceLearner
 from safe_policy_core.methods.sequence.model import Windows, align, smooth_code
+from safe_policy_core.networks.optimiser import LAST_RATE, rate_at
 from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
 from tests.core.corridor import SPECS, STEPS, Corridor, corridor_dataset
@@ -46,6 +48,31 @@ def windows_of(learner: Any, count: int = 16, seed: int = 0) -> Windows:
     return learner.model.scaled(align({name: torch.as_tensor(value) for name, value in batch.items()}))
 
 
+def test_the_learning_rate_rises_stays_or_falls() -> None:
+    assert [rate_at(step, warm_up=10) for step in (5, 10, 5000)] == [0.5, 1, 1]
+    falling = [rate_at(step, warm_up=10, decay=1000) for step in (10, 500, 1000, 2000)]
+    assert falling[0] > 0.99
+    assert falling[1] == pytest.approx((1 + LAST_RATE) / 2)
+    assert falling[2:] == pytest.approx([LAST_RATE] * 2)
+
+
+@pytest.mark.parametrize("method", ["bc", "cdt"])
+def test_a_falling_rate_ends_in_smaller_steps(method: str) -> None:
+    """The same training twice, to one that has fallen before its last step and one that has not."""
+    moved = []
+    for decay in (0, 3):
+        config = {"bc": BcConfig(units=8, selection="all", decay=decay),
+                  "cdt": dataclasses.replace(CONFIGS["cdt"], warm_up=1, decay=decay)}[method]
+        learner: Any = make_learner(method, SPECS, config)
+        source = learner.data_source(corridor_dataset(12))
+        for step in range(6):
+            before = [parameter.detach().clone() for parameter in learner.model.parameters()]
+            learner.update(source.sample(8, 1, np.random.default_rng(step)))
+        moved.append(sum(float((old - new.detach()).abs().sum())
+                         for old, new in zip(before, learner.model.parameters(), strict=True)))
+    assert moved[1] < 0.2 * moved[0]
+
+
 def test_n_step_targets_are_explicit_sums() -> None:
     """Eq. 6 and 7: sum over j from m to t - 1 of gamma^(j - m) r_j, and gamma^(t - m) times the bootstrap."""
     rng, discount, length = np.random.default_rng(0), 0.9, 5
@@ -61,6 +88,18 @@ def test_n_step_targets_are_explicit_sums() -> None:
             expected = sum(discount**(j - m) * received[signal, row, j] for j in range(m, end + 1))
             expected += 0 if terminal[row] else discount**(t - m) * bootstrap[signal, row]
             assert targets[signal, row, m].item() == pytest.approx(expected)
+
+
+def test_acting_equals_the_full_pass() -> None:
+    """From the first step, and with more steps behind it than the context holds."""
+    policy = learner_of("cdt").policy()
+    policy.reset(0)
+    for step in range(2 * SMALL["length"]):
+        decision = policy.act({"vector": np.array([0.1 * step, 0.5], np.float32)}, deterministic=True)
+        history = policy._history()
+        whole = policy._model.actor.act(policy._model.actor.last_features(history))[0]
+        np.testing.assert_allclose(decision.action, whole.detach().numpy(), atol=1e-5)
+        policy.observe_outcome(0.1, 0.0)
 
 
 def test_candidates_are_chosen_by_value_within_the_budget() -> None:
@@ -169,7 +208,7 @@ def test_policy_loss_by_hand(stochastic: bool) -> None:
         own = model.actor.act(features)
         imitation = (own - action).square().sum()
     reward, cost = model.critics(windows.observations[windows.mask], own)
-    expected = imitation - 0.7 * torch.minimum(*reward).sum() + 1.3 * torch.maximum(*cost).sum()
+    expected = imitation - 0.7 * torch.minimum(*reward).sum() + 1.3 * torch.maximum(*cost).clamp(min=0).sum()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
@@ -195,7 +234,11 @@ def test_cost_values_take_the_pessimism_that_is_asked_for(pessimism: str) -> Non
     value, cost_value = model.values(states, actions)
     assert torch.equal(value, torch.minimum(*reward))
     expected = {"max": torch.maximum(*cost), "mean": (cost[0] + cost[1]) / 2, "min": torch.minimum(*cost)}
-    torch.testing.assert_close(cost_value, expected[pessimism])
+    torch.testing.assert_close(cost_value, expected[pessimism].clamp(min=0))
+    with torch.no_grad():
+        model.critics.network.biases[-1].fill_(-10.0)
+    value, cost_value = model.values(states, actions)
+    assert bool((value < 0).all()) and not cost_value.any()  # rewards may be negative, costs never are
 
 
 @pytest.mark.parametrize("method", CONFIGS)

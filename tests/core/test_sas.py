@@ -15,24 +15,29 @@ from safe_policy_core.errors import CheckpointError, ConfigurationError
 from safe_policy_core.interfaces import Aligns, TakesTargets
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
+from safe_policy_core.methods.sas import alignment
 from safe_policy_core.methods.sas.alignment import (
     Courses,
     condition_v,
     first_choice,
+    imagined_courses,
     occupancy_energy,
     prompt_begin,
     second_choice,
     step_energy,
 )
+from safe_policy_core.methods.sas.alignment import align as align_by_prompt
 from safe_policy_core.methods.sas.config import SasConfig, Selection
 from safe_policy_core.methods.sas.imagination import Imagined, Noise, Steps, imagine
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
-from safe_policy_core.methods.sequence.model import Windows
+from safe_policy_core.methods.sequence.model import Windows, align
 from safe_policy_core.training.offline import train_offline
 from tests.core.corridor import SPECS, STEPS, Corridor, corridor_dataset
 
 SMALL: dict[str, Any] = {"units": 16, "heads": 2, "layers": 2, "length": 8, "episode_length": 2 * STEPS}
 BASES = {"dt": DtConfig(**SMALL), "cdt": CdtConfig(**SMALL), "qpt": QptConfig(**SMALL, critic_units=16, candidates=3)}
+TOLD = {"dt_told": ("dt", DtConfig(**SMALL, prompt_steps=3))}
+"""That saw prompts in training."""
 START = {"vector": np.array([0.1, 0.0], np.float32)}
 
 
@@ -45,8 +50,8 @@ def one_thread() -> None:
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints of every base after a few steps."""
     folder = tmp_path_factory.mktemp("bases")
-    for method, config in BASES.items():
-        train_offline(make_learner(method, SPECS, config), corridor_dataset(12), 3, 8, 1, 0, folder / method,
+    for name, (method, config) in ({name: (name, config) for name, config in BASES.items()} | TOLD).items():
+        train_offline(make_learner(method, SPECS, config), corridor_dataset(12), 3, 8, 1, 0, folder / name,
                       progress=False)
     return folder
 
@@ -119,6 +124,9 @@ def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor,
     sums = [] if prompt is None else list(prompt.to_go[0])
     states.append(state)
     sums.append(to_go)
+    told = prompt is not None and base.config.prompt_steps  # by the prompt, and not by a return-to-go
+    if told:
+        sums = [torch.stack([base.actor.to_go.mean[0], value[1]]) for value in sums]
     context = list(range(first))
     for turn in range(len(action_noise)):
         step = first + turn
@@ -135,11 +143,12 @@ def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor,
         following, received = model.heads.predict(feature, states[-1], actions[-1], latent[turn])
         states.append(following.clamp(-10, 10))
         left = sums[-1] - received
-        sums.append(torch.stack([left[0], left[1].clamp(min=0)]))
+        sums.append(torch.stack([sums[-1][0] if told else left[0], left[1].clamp(min=0)]))
     return torch.stack(states[first:-1]), torch.stack(actions[first:]), torch.stack(sums[first:-1])
 
 
-@pytest.mark.parametrize(("method", "prompted"), [("dt", False), ("dt", True), ("cdt", True)])
+@pytest.mark.parametrize(("method", "prompted"), [("dt", False), ("dt", True), ("cdt", True), ("dt_told", False),
+                                                    ("dt_told", True)])
 def test_imagination_equals_a_step_by_step_rollout(bases: Path, method: str, prompted: bool) -> None:
     model = learner_of(bases / method).model
     draw = torch.Generator().manual_seed(1)
@@ -206,6 +215,57 @@ def test_the_prompt_is_seen_by_the_action(bases: Path) -> None:
         policy.base.prompt(np.full((3, 2), shift), np.zeros((3, 1)), np.full((3, 2), 5.0), True)
         actions.append(policy.base.act(START, deterministic=True).action)
     assert abs(actions[0] - actions[1]) > 1e-5
+
+
+def test_a_base_that_learned_from_prompts_is_told_by_them_and_not_by_returns(bases: Path) -> None:
+    """What is asked for acts before the prompt is there, on the courses imagined, and not beside it."""
+    learner = learner_of(bases / "dt_told")
+    policy, actions = learner.policy(), {}
+    unknown = float(learner.model.base.actor.to_go.mean[0])
+    for prompted in (False, True):
+        for wanted in (1.0, 9.0):
+            policy.set_target_cost(0.0, wanted)
+            policy.reset(0)
+            if prompted:
+                policy.base.prompt(np.zeros((3, 2)), np.zeros((3, 1)), np.full((3, 2), wanted), True)
+            actions[prompted, wanted] = float(policy.base.act(START, deterministic=True).action[0])
+            assert (policy.base._history().returns_to_go == unknown).all() == prompted
+    assert actions[True, 1.0] == actions[True, 9.0]
+    assert actions[False, 1.0] != actions[False, 9.0]
+
+
+def test_heads_do_not_learn_what_follows_a_prompt(bases: Path) -> None:
+    """From its last step to the episode's, nothing follows: another state there changes no loss of the heads."""
+    learner = learner_of(bases / "dt_told")
+    batch = learner.data_source(corridor_dataset(12)).sample(16, 1, np.random.default_rng(0))
+    windows = learner.model.base.scaled(align({name: torch.as_tensor(batch[name]) for name in Windows._fields}))
+    only = windows._replace(mask=windows.mask & (torch.arange(8) < 4))  # three steps of a prompt, and one behind it
+    with torch.no_grad():
+        whole = learner.losses(only)["next_state"]
+        torch.manual_seed(0)
+        first = learner.losses(only)["next_state"]
+        torch.manual_seed(0)
+        features = learner.model.features(only)
+        learner.model.features = lambda _: features
+        moved = only._replace(observations=only.observations.clone())
+        moved.observations[:, 3] += 100.0
+        assert torch.equal(learner.losses(moved)["next_state"], first)
+    assert whole.isfinite()
+
+
+def test_first_courses_may_ask_for_less_and_less(bases: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Down by a share of the largest return in the data (10 for the networks); those under a prompt are not spread."""
+    learner, asked = learner_of(bases / "dt", trajectories=3, return_spread=0.2), []
+
+    def spy(model: Any, config: Any, state: Tensor, to_go: Tensor, *others: Any) -> Courses:
+        asked.append(to_go.clone())
+        return imagined_courses(model, config, state, to_go, *others)
+
+    monkeypatch.setattr(alignment, "imagined_courses", spy)
+    align_by_prompt(learner.model, learner.config, torch.zeros(2), torch.tensor([9.0, 0.5]),
+                    torch.Generator().manual_seed(0))
+    torch.testing.assert_close(asked[0], torch.tensor([[9.0, 0.5], [8.0, 0.5], [7.0, 0.5]]))
+    assert asked[1].tolist() == [9.0, 0.5]
 
 
 def test_several_prompts_are_joined_and_must_fit(bases: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sequences import SequenceStore, augmented, cost_weights, frontier
+from safe_policy_core.data.sequences import PromptedStore, SequenceStore, augmented, cost_weights, frontier, to_go
 from safe_policy_core.data.transitions import TransitionStore
 from safe_policy_core.errors import DatasetError
 from tests.core.corridor import corridor_dataset
@@ -38,6 +38,47 @@ def test_windows_by_hand() -> None:
             expected = [received[start:data.starts[episode + 1]].sum() for start in rows]
             np.testing.assert_allclose(batch[name][row, mask], expected, atol=1e-5)  # fractions are kept
         assert batch["terminal"][row] == (episode == 0 and last == 4)
+
+
+def test_prompted_windows_by_hand() -> None:
+    """Half begin with 2 steps from anywhere in their own episode; behind them is the present, numbered on from 2."""
+    data = dataset((5, 1, 4))
+    batch = PromptedStore(data, 4, 2).sample(1000, 1, np.random.default_rng(0))
+    prompts, plain = [], 0
+    for row in range(1000):
+        mask, times = batch["mask"][row], batch["time_steps"][row]
+        valid = int(mask.sum())
+        assert mask.tolist() == [False] * (4 - valid) + [True] * valid
+        episode, last = batch["observations"][row, -1].astype(int)
+        prompted = times[-1] == last + 2
+        assert prompted or times[-1] == last
+        plain += not prompted
+        recent = min(last + 1, 2 if prompted else 4)
+        steps, numbers = list(range(last + 1 - recent, last + 1)), list(range(times[-1] + 1 - recent, times[-1] + 1))
+        if prompted:
+            begin = int(batch["observations"][row, 4 - valid, 1])
+            prompts.append((episode, begin, last))
+            steps, numbers = [begin, begin + 1, *steps], [0, 1, *numbers]
+        rows = data.starts[episode] + np.array(steps)
+        assert valid == len(steps) and times[mask].tolist() == numbers
+        for name in ("observations", "actions", "rewards", "costs"):
+            np.testing.assert_array_equal(batch[name][row, mask], getattr(data, name)[rows])
+            assert not batch[name][row, ~mask].any()
+        expected = [data.costs[start:data.starts[episode + 1]].sum() for start in rows]
+        np.testing.assert_allclose(batch["costs_to_go"][row, mask], expected, atol=1e-5)
+        expected = [data.rewards[start:data.starts[episode + 1]].sum() for start in rows]
+        if prompted:
+            expected = np.full(valid, to_go(data.rewards, data).mean())  # the prompt tells, not the return
+        np.testing.assert_allclose(batch["returns_to_go"][row, mask], expected, atol=1e-5)
+        assert not batch["returns_to_go"][row, ~mask].any()
+        assert batch["terminal"][row] == (episode == 0 and last == 4)
+    # Every whole prompt of every episode that has one, with every present; the episode of one step has none.
+    assert set(prompts) == {(0, begin, last) for begin in range(4) for last in range(5)} | {
+        (2, begin, last) for begin in range(3) for last in range(4)}
+    assert 600 < plain < 730  # half of two thirds, and a third
+    for steps in (0, 4):
+        with pytest.raises(DatasetError, match="prompt"):
+            PromptedStore(data, 4, steps)
 
 
 def test_every_step_ends_windows_equally_often_within_its_episode() -> None:

@@ -34,8 +34,10 @@ def pushed(steps: int = 12, begin: int = 4, end: int = 8, seed: int = 0) -> Epis
 @contextmanager
 def serving(folder: Path, who: str = "anna") -> Iterator[str]:
     """The address of `safe-policy review FOLDER`, run as a process of its own until the end of the block."""
-    process = subprocess.Popen([sys.executable, "-m", "safe_policy_core.cli", "review", str(folder), "--port", "0",
-                                "--who", who], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    # As a shell starts it in the background: with Ctrl-C ignored, unless it asks for it.
+    process = subprocess.Popen(["bash", "-c", "trap '' INT; exec \"$@\"", "bash", sys.executable, "-m",
+                                "safe_policy_core.cli", "review", str(folder), "--port", "0", "--who", who],
+                               stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     try:
         assert process.stderr is not None
         said = ""

@@ -135,6 +135,9 @@ def test_a_file_that_kills_its_reader_costs_only_itself(folder, monkeypatch):
 def test_the_manifest_knows_renamed_swapped_replaced_and_lost_files(folder):
     checked(folder, seal=True)
     assert not checked(folder)["bad"]
+    shutil.copy(folder / "05.h5", folder / "05 copy.h5")
+    assert checked(folder)["bad"] == {"05 copy.h5": "the same content as 05.h5: remove one of them"}
+    (folder / "05 copy.h5").unlink()
     (folder / "00.h5").rename(folder / "new.h5")
     (folder / "01.h5").rename(folder / "t.h5")
     (folder / "02.h5").rename(folder / "01.h5")

@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import socket
 import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,8 @@ import h5py
 import numpy as np
 import pytest
 
-from data_collection.review import dataset as dataset_module
+from data_collection.isolation import in_workers
+from data_collection.review import facts as facts_module
 from data_collection.review import pictures
 from data_collection.review.command import Review
 from data_collection.review.dataset import ReviewDataset
@@ -104,11 +107,58 @@ def test_the_page_begins_with_an_episode_and_shows_why_a_file_is_none(folder: Pa
 
 
 def test_a_file_that_kills_its_reader_costs_only_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = dataset_module.read_fields
-    monkeypatch.setattr(dataset_module, "read_fields", lambda path, names: (
+    whole = facts_module.read_fields
+    monkeypatch.setattr(facts_module, "read_fields", lambda path, names: (
         os.kill(os.getpid(), signal.SIGKILL) if path.name == "1.h5" else whole(path, names)))
     rows = loaded(folder).rows()
     assert [bool(row["recording"]) for row in rows] == [True, False, True] and "crashes" in rows[1]["problem"]
+
+
+def test_what_was_read_once_is_kept_until_the_file_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = loaded(folder)
+    first.mark(0, "cost", [(2, 4)], 1.0)
+
+    def never(path: Path, *_: object) -> None:
+        raise DatasetError(f"{path.name}: read again")
+
+    changed = pushed(seed=7)
+    write_episode(folder / "1.h5", changed)
+    with monkeypatch.context() as patch:
+        patch.setattr(facts_module, "read_fields", never)
+        patch.setattr(facts_module, "read_episode", never)
+        again = loaded(folder)
+    assert [row["problem"] for row in again.rows()] == ["", "1.h5: read again", ""]
+    assert again.row(0) == first.row(0) and again.row(2) == first.row(2)
+    with h5py.File(folder / "2.h5", "a") as file:
+        file["observation/image"][3, 0, 0] = 1
+    os.utime(folder / "2.h5", ns=(first_time := (folder / "0.h5").stat().st_mtime_ns, first_time))
+    third = loaded(folder)
+    assert third.row(1)["recording"] == recording_id(changed) and "sha256" in third.row(2)["problem"]
+
+
+def test_a_cache_that_is_none_is_done_without(folder: Path) -> None:
+    before = loaded(folder).rows()
+    kept = facts_module.KeptFacts(folder)
+    assert kept.of("0.h5", facts_module.stamp(folder / "0.h5"))
+    for content in ("{]", '{"format": 1, "files": 3}', '{"format": 1, "files": {"0.h5": [], "1.h5": {"stamp": 3}}}'):
+        kept.path.write_text(content)
+        assert loaded(folder).rows() == before
+
+
+def test_a_connection_ends_though_a_worker_was_started_while_it_lasted(tmp_path: Path) -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        results = in_workers(slow, [tmp_path] * 2, 1)
+        next(results)
+        here.close()
+        there.settimeout(0.5)
+        assert there.recv(1) == b""
+        results.close()
+
+
+def slow(path: Path) -> Path:
+    time.sleep(0.7)
+    return path
 
 
 HOSTILE = ("", "not json", "[]", "null", "{}", '{"do": []}', '{"do": "choose", "index": 99}', '{"do": "choose"}',

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import cv2
@@ -20,14 +20,14 @@ from data_collection.benchmark import START_NS, example_messages, example_metada
 from data_collection.conversion.recording_file import RecordingFile
 from data_collection.recording import McapEpisodeWriter
 from data_collection.recording.encoding import encode_message, stamp
-from data_collection.watch import view
+from data_collection.watch import rerun_layout, view
 from data_collection.watch.arm_model import joint_points
 from data_collection.watch.commands import Watch, play
 from data_collection.watch.foxglove_layout import LAYOUT_FILE, LIMITS, layout
 from data_collection.watch.foxglove_view import FoxgloveView
 from data_collection.watch.recordings import WatchedRecording
 from data_collection.watch.rerun_view import RerunView
-from data_collection.watch.rerun_viewer import RerunViewer
+from data_collection.watch.rerun_viewer import RerunViewer, rerun_program
 from safe_policy_core.errors import ConfigurationError, DatasetError
 
 STEPS = 6
@@ -119,6 +119,36 @@ def test_a_rerun_file_holds_every_view(recording, tmp_path):
     clock = [text for [text] in values(found, "/episode/clock", "TextDocument:text")]
     assert clock[0].startswith("# 0.0 s") and "RUNNING" in clock[0]
     assert clock[-1].startswith("# 0.6 s") and f"step {STEPS}, ENDED" in clock[-1], "it ran from 20 to 610 ms"
+
+
+def origins(container):
+    """Where each view of a Rerun blueprint looks."""
+    parts = getattr(container, "contents", None)
+    if not isinstance(parts, (list, tuple)):
+        return [(container.name, parts if isinstance(parts, str) and parts != "$origin/**" else container.origin)]
+    return [found for part in parts for found in origins(part)]
+
+
+def test_every_view_of_reruns_layout_has_something_to_show(recording, tmp_path):
+    (written,) = Watch((recording,), save=tmp_path / "out").run()["files"]
+    shown = {path for path, columns in logged(Path(written)).items() if any(columns.values())}
+    views = dict(origins(rerun_layout.layout().root_container))
+    assert views.keys() >= {"Camera", "Arm, target and limits", "Episode", "Gate decisions", "Action, executed",
+                            "Violation probability and values", "Reward and cost", "Cost spent"}
+    for name, origin in views.items():
+        assert any(path == f"/{origin}" or path.startswith(f"/{origin}/") for path in shown), name
+
+
+def test_another_program_reads_the_recording(recording, tmp_path):
+    """Rerun's own importer of MCAP is written in Rust and shares nothing with the library that wrote the file."""
+    out = tmp_path / "imported.rrd"
+    subprocess.run([rerun_program(), "mcap", "convert", recording, "-o", out], check=True, capture_output=True,
+                   timeout=60)
+    found = logged(out)
+    with open(recording, "rb") as file:
+        counts = Counter(channel.topic for _, channel, _ in make_reader(file).iter_messages())
+    for topic, count in counts.items():
+        assert max(len(rows) for rows in found[topic].values()) == count, topic
 
 
 def test_the_drawn_arm_ends_where_the_arm_was():

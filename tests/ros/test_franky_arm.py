@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def test_what_was_set_is_checked_before_every_motion(address: str) -> None:
         with pytest.raises(RobotUnavailableError, match=r"load_mass: expected \[0.4\] kg, the arm has \[0.0\]"):
             arm.start()
         assert not arm.tracking
+    finally:
+        arm.close()
+
+
+def test_the_control_loop_takes_turns_with_the_simulated_arm_on_its_core(address: str) -> None:
+    cores = os.sched_getaffinity(0)
+    arm = FrankyArm(config(address))
+    try:
+        before = set(os.listdir("/proc/self/task"))
+        arm.start()
+        started = set(os.listdir("/proc/self/task")) - before
+        assert [os.sched_getaffinity(int(thread)) for thread in started] == [{min(cores)}]
+        assert os.sched_getaffinity(0) == cores, "this thread goes where it likes"
     finally:
         arm.close()
 

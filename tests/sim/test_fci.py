@@ -1,11 +1,12 @@
 """The record that a torque-controlled arm sends is the one that franky_sim would have built."""
 
 import contextlib
+import select
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -106,9 +107,19 @@ class Client:
         """To the next state, `delay` [s] later. Returns where the state came from."""
         state, address = self._states.recvfrom(4096)
         time.sleep(delay)
+        self.send(state, torques, address)
+        return address
+
+    def newest(self) -> tuple[bytes, tuple[str, int]]:
+        """The last state that came, and its sender."""
+        received = self._states.recvfrom(4096)
+        while select.select([self._states], [], [], 0.0)[0]:
+            received = self._states.recvfrom(4096)
+        return received
+
+    def send(self, state: bytes, torques: Sequence[float], address: tuple[str, int]) -> None:
         number, = struct.unpack_from("<Q", state)
         self._states.sendto(UDPCommand.STRUCT.pack(number, *[0.0] * 38, False, False, *torques, False), address)
-        return address
 
     def close(self) -> None:
         self._commands.close()
@@ -171,3 +182,36 @@ def test_a_silent_client_does_not_fling_the_arm(served: tuple[ArmSimulator, ArmS
     assert max(moved) < 0.003
     assert np.ptp(moved[-30:]) < 1e-4, "at rest"
     assert not arm.current_motion_id, "aborted"
+
+
+def test_a_client_that_was_silent_goes_on_from_its_own_torque(
+        served: tuple[ArmSimulator, ArmServer], client: Client) -> None:
+    """Not from that of the brake, which a client that changes its torque little by little would keep up: the arm turned
+    by 0.84 rad within 0.2 s here."""
+    simulator, arm = served
+    lockstep = Lockstep(arm)
+
+    def answer() -> np.void:
+        """As franky does: 0.4 Nm towards what it wants, from what it is told; damping alone, which holds any arm."""
+        arm.send_state()
+        state, address = client.newest()
+        told = record(state[8:])
+        torques = told["tau_J_d"] + np.clip(-2.0 * told["dq"] - told["tau_J_d"], -0.4, 0.4)
+        client.send(state, torques, address)
+        lockstep.exchange()
+        simulator.step()
+        return told
+
+    arm.robot._data.qvel[arm.robot._dof] = (0.2, 0.0, 0.2, 0.0, 0.1, 0.0, 0.0)
+    for _ in range(20):
+        before = answer()
+    for _ in range(3):  # the first waits for it
+        lockstep.exchange()
+        simulator.step()
+        arm.send_state()
+    assert np.abs(arm.robot._applied_torques - arm.robot._data.qfrc_bias[arm.robot._dof]).max() > 20, "the arm brakes"
+    np.testing.assert_allclose(answer()["tau_J_d"], before["tau_J_d"], atol=0.5)
+    rest = np.array(arm.robot.inner_state.q)
+    for _ in range(200):
+        answer()
+    assert np.abs(arm.robot.inner_state.q - rest).max() < 0.05

@@ -11,10 +11,10 @@ export default {
              :class="[row.verdict, { chosen: row.index === selected, bad: row.problem }]"
              :style="{ top: row.place * ROW + 'px' }" @click="$emit('choose', row.index)">
           <img v-if="row.recording && !row.problem" class="thumbnail"
-               :src="'/thumbnail/' + row.index + '/' + row.recording">
+               :src="'/picture/' + row.index + '/' + row.recording">
           <div v-else class="thumbnail none">{{ row.problem ? '!' : '…' }}</div>
           <div class="about">
-            <div class="name">{{ row.name }}</div>
+            <div class="name" :title="row.name">{{ row.name.replace(/\\.h5$/, '') }}</div>
             <div v-if="row.problem" class="problem" :title="row.problem">{{ row.problem }}</div>
             <div v-else-if="row.recording" class="facts">
               <span>{{ row.steps }} steps</span>

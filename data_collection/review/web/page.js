@@ -43,7 +43,7 @@ const Page = {
         <div class="verdicts">
           <button v-for="name in ['accept', 'reject', 'undo']" :class="name" :title="'key ' + name[0]"
                   @click="send('command', { command: name, step: 0, key: s.selected }); $event.target.blur()">
-            {{ name[0].toUpperCase() + name.slice(1) }}</button>
+            {{ name[0].toUpperCase() + name.slice(1) }} <kbd>{{ name[0] }}</kbd></button>
         </div>
         <div class="note"><textarea rows="3" placeholder="note   n" v-model="draft" @blur="saveNote"></textarea></div>
         <div class="caption">history</div>

@@ -30,6 +30,8 @@ class BcConfig:
     """Hidden layers behind the encoder."""
 
     learning_rate: float = 1e-3
+    decay: int = 0
+    """Steps over which it falls, along half a cosine, to a thirtieth; 0: it stays."""
     gradient_clip: float = 10.0
     shift: int = 0
     """Largest random shift of training images [pixels], by repeating their border."""

@@ -23,7 +23,7 @@ from safe_policy_core.methods.bc.model import BcModel, shift_images
 from safe_policy_core.methods.bc.policy import BcPolicy
 from safe_policy_core.methods.configuration import from_json
 from safe_policy_core.methods.training_state import load_state, save_state
-from safe_policy_core.networks.optimiser import Optimiser
+from safe_policy_core.networks.optimiser import Optimiser, rate_at
 
 _MODEL = "model"
 
@@ -81,7 +81,7 @@ class BcLearner:
         distribution = self.model(observation)
         error = (distribution.mean - target).square().sum(-1).mean()
         loss = error if self.config.loss == "squared" else -distribution.log_probability(target).mean()
-        norm = self.optimiser.step(loss)
+        norm = self.optimiser.step(loss, rate=rate_at(self.step, decay=self.config.decay))
         return {"loss": float(loss.detach()), "squared_error": float(error.detach()), "gradient_norm": norm}
 
     def policy(self) -> BcPolicy:

@@ -127,7 +127,8 @@ class DspoRun:
 
     def _clone(self) -> dict[str, Any]:
         generated, settings = self.generated(), self.config.cloning
-        source = CloningSource(self.trajectories, generated.states[generated.mask], generated.actions[generated.mask])
+        source = CloningSource(self.trajectories, self.trajectories.safe, generated.states[generated.mask],
+                               generated.actions[generated.mask])
         return self._train(self._with_features(DspoLearner), source, settings.steps, settings.batch, 1, self.out)
 
     def _with_features(self, kind: type[Any]) -> Any:

@@ -168,14 +168,15 @@ class DiffusionSource:
 
 
 class CloningSource:
-    """Steps of D^S and D^G together, each with the same probability.
+    """Steps of recorded trajectories and of D^G together, each with the same probability.
 
-    states, actions: D^G, (M, size) and (M, action_dim).
+    recorded: (E,) bool, which trajectories; in the paper D^S. states, actions: D^G, (M, size) and (M, action_dim).
     """
 
-    def __init__(self, trajectories: Trajectories, states: np.ndarray, actions: np.ndarray) -> None:
+    def __init__(self, trajectories: Trajectories, recorded: np.ndarray, states: np.ndarray, actions: np.ndarray
+                 ) -> None:
         self.specs, self._hash = trajectories.specs, trajectories.hash
-        rows = np.repeat(trajectories.safe, trajectories.lengths)
+        rows = np.repeat(recorded, trajectories.lengths)
         self._states = np.concatenate([trajectories.states[rows], states])
         self._actions = np.concatenate([trajectories.actions[rows], actions])
 

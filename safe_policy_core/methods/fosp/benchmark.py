@@ -74,6 +74,7 @@ def rows() -> list[dict[str, Any]]:
         found = [("FOSP training step, 16 x 32, 32 x 32 latents, horizon 15", training_step(large, 16, 32), "s"),
                  ("FOSP training step, small, 16 x 16", training_step(FospConfig(), 16, 16), "s"),
                  ("FOSP training step, tabletop, 16 x 16", training_step(tabletop, 16, 16), "s")]
+        torch.set_num_threads(1)  # as policy_node: a second thread only waits
         for name, config in (("small", FospConfig()), ("tabletop", tabletop)):
             taken = 1e3 * policy_steps(config)
             found += [(f"FOSP policy step, {name}, median", float(np.median(taken)), "ms"),

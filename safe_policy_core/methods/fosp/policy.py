@@ -54,8 +54,9 @@ class FospPolicy(Policy):
             self._state = self._state.with_context(model.tool_view(around))
         features = self._state.features
         choice = model.choose(features, self._generator, greedy=deterministic)
-        violation = float(model.reachability.violation_probability(features))
-        if self.solved is not None:
+        if self.solved is None:
+            violation = float(model.reachability.violation_probability(features))
+        else:
             tool = arrays[POSE][:2].astype(float)
             self.solved.stand_at(tool)
             commanded = self._commanded_from(tool)

@@ -24,6 +24,7 @@ from safe_policy_core.errors import ConfigurationError
 _NEIGHBOURS = tuple((x, y) for x in range(-2, 3) for y in range(-2, 3) if gcd(x, y) == 1)
 """Cells that a path may go on to: 16 directions."""
 _SWEEPS = 200
+_DOUBLINGS = 8
 _TOLERANCE = 1e-4
 _BELIEVED = 0.05
 """Smaller arrival probabilities are not worth solving the map again."""
@@ -61,7 +62,8 @@ def ways(contact: np.ndarray, cell: tuple[float, float], step: float, discount: 
     padded, left = np.pad(contact, 2).astype(np.float32), []
     for x, y in _NEIGHBOURS:
         sides = ((x, 0), (0, y)) if abs(x) == abs(y) else ((int(x / 2), int(y / 2)), (np.sign(x), np.sign(y)))
-        passed = np.mean([_shifted(padded, *side) for side in sides], 0) if x and y else np.zeros_like(contact)
+        first, second = (_shifted(padded, *side) for side in sides)
+        passed = (first + second) / 2 if x and y else np.zeros_like(first)
         left.append(discount ** (np.hypot(x * cell[0], y * cell[1]) / step) * (1 - passed) ** risk)
     return np.stack(left).astype(np.float32)
 
@@ -75,20 +77,26 @@ def _shifted(padded: np.ndarray, x: int, y: int) -> np.ndarray:
 def reach_avoid_values(contact: np.ndarray, arrival: np.ndarray, left: np.ndarray, risk: float) -> np.ndarray:
     """(Y, X) values of V by value iteration. contact, arrival: (Y, X) probabilities. left: `ways`."""
     spared = ((1 - contact) ** risk).astype(np.float32)
-    base, going_on = spared * arrival.astype(np.float32), spared * (1 - arrival).astype(np.float32)
-    padded = np.pad(base, 2)
-    views = [_shifted(padded, *neighbour) for neighbour in _NEIGHBOURS]
-    values, best, other = padded[2:-2, 2:-2], np.empty_like(base), np.empty_like(base)
+    # Whole rows with a border, one after the other: a neighbour is an offset, and a sweep takes a third less time than
+    # by views of the table. Nothing leads from the border's own cells, whose values stay 0.
+    tables = np.concatenate([left, [spared * arrival.astype(np.float32), spared * (1 - arrival).astype(np.float32)]])
+    *factors, base, going_on = np.pad(tables, ((0, 0), (2, 2), (2, 2))).reshape(len(tables), -1)
+    width = contact.shape[1] + 4
+    inner = slice(2 * width + 2, base.size - 2 * width - 2)
+    values, best, other = base.copy(), np.empty_like(base[inner]), np.empty_like(base[inner])
+    known, base, going_on = values[inner], base[inner], going_on[inner]
+    views = [(values[inner.start + x + y * width:inner.stop + x + y * width], factor[inner])
+             for (x, y), factor in zip(_NEIGHBOURS, factors, strict=True)]
     for _ in range(_SWEEPS):
         best.fill(0)
-        for view, factor in zip(views, left, strict=True):
+        for view, factor in views:
             np.maximum(best, np.multiply(view, factor, out=other), out=best)
         np.add(base, np.multiply(going_on, best, out=best), out=best)
-        change = np.abs(best - values).max()
-        values[:] = best
+        change = np.subtract(best, known, out=other).max()  # they only rise
+        known[:] = best
         if change < _TOLERANCE:
             break
-    return values.astype(float)
+    return values.reshape(-1, width)[2:-2, 2:-2].astype(float)
 
 
 def best_neighbours(values: np.ndarray, left: np.ndarray) -> np.ndarray:
@@ -103,15 +111,15 @@ def best_neighbours(values: np.ndarray, left: np.ndarray) -> np.ndarray:
 def violation_probabilities(following: np.ndarray, contact: np.ndarray, arrival: np.ndarray) -> np.ndarray:
     """(Y, X) probabilities of a contact before the target on the way of `following`, undiscounted; rho is 1 here.
 
-    p(x) = 1 - (1 - c(x)) (a(x) + (1 - a(x)) (1 - p(y))) with y the cell that `best_neighbours` goes on to.
+    p(x) = 1 - (1 - c(x)) (a(x) + (1 - a(x)) (1 - p(y))) with y the cell that `best_neighbours` goes on to. What
+    follows two cells is what follows the second after the first, so that every turn here doubles how far is looked.
     """
     spared, arrived = (1 - contact).ravel(), arrival.ravel()
-    safe = np.ones(spared.size)
-    for _ in range(_SWEEPS):
-        before, safe = safe, spared * (arrived + (1 - arrived) * safe[following])
-        if np.abs(safe - before).max() < _TOLERANCE:
-            break
-    return 1 - safe.reshape(contact.shape)
+    ended, goes_on = spared * arrived, spared * (1 - arrived)
+    for _ in range(_DOUBLINGS):
+        ended, goes_on = ended + goes_on * ended[following], goes_on * goes_on[following]
+        following = following[following]
+    return 1 - (ended + goes_on).reshape(contact.shape)
 
 
 def _logit(probability: np.ndarray | float) -> np.ndarray:
@@ -128,6 +136,7 @@ class ReachAvoid:
         self.contact, self.arrival = np.asarray(contact, float), np.array(arrival, float)
         self._low, self._high = np.array(low), np.array(high)
         self._shape = np.array(self.contact.shape[::-1])
+        self._per_metre = self._shape / (self._high - self._low)
         self._length, self._discount, self._config = step, discount, config
         self.values = self.violations = self._following = np.zeros(())
         """(cells, cells) reach-avoid values and violation probabilities."""
@@ -202,13 +211,15 @@ class ReachAvoid:
 
     def _corner(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 2) places -> the cell to the lower left, and how far beyond its centre they are in cells."""
-        cells = np.clip((places - self._low) / (self._high - self._low) * self._shape - 0.5, 0, self._shape - 1)
+        cells = np.minimum(np.maximum((places - self._low) * self._per_metre - 0.5, 0), self._shape - 1)
         corner = np.minimum(cells.astype(int), self._shape - 2)
         return corner, cells - corner
 
     def _at(self, table: np.ndarray, places: np.ndarray) -> np.ndarray:
         """`table` at (N, 2) places x, y [m], between the cells' centres linearly, beyond them as at the border."""
         corner, beyond = self._corner(places)
-        (x, y), (right, up) = corner.T, beyond.T
-        return (1 - up) * ((1 - right) * table[y, x] + right * table[y, x + 1]) \
-            + up * ((1 - right) * table[y + 1, x] + right * table[y + 1, x + 1])
+        right, up = beyond.T
+        width = table.shape[1]
+        left_lower = corner[:, 0] + corner[:, 1] * width
+        here, beside, above, across = table.ravel().take(left_lower + np.array([[0], [1], [width], [width + 1]]))
+        return (1 - up) * ((1 - right) * here + right * beside) + up * ((1 - right) * above + right * across)

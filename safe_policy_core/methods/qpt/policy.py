@@ -61,7 +61,7 @@ class QptPolicy(SequencePolicy):
         """Features of the newest state under each candidate's return-to-go, (candidates, units)."""
         count, actor = len(self._offsets), self._model.actor
         if count == 1:
-            return actor.last_features(history)
+            return self._newest_features(history)
         if self._model.config.shared_history:
             return actor.continued_features(history, self._offsets)
         many = Windows(*(part.expand(count, *part.shape[1:]) for part in history))

@@ -77,7 +77,10 @@ def align(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, gene
 
 def _one_prompt(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator
                 ) -> Alignment:
-    first = imagined_courses(model, config, state, to_go, generator, config.trajectories, None)  # lines 1 to 5
+    asked = to_go.repeat(config.trajectories, 1)
+    largest = model.base.largest_return * model.base.return_unit
+    asked[:, 0] -= config.return_spread * largest * torch.linspace(0, 1, len(asked), device=asked.device)
+    first = imagined_courses(model, config, state, asked, generator, config.trajectories, None)  # lines 1 to 5
     chosen = _alignment(first, *first_choice(first, config, generator), config)
     if config.selection in ("maxmax", "no_v", "random"):
         return chosen
@@ -116,7 +119,7 @@ def second_choice(courses: Courses, config: SasConfig) -> tuple[int, int]:
 
 def imagined_courses(model: SasModel, config: SasConfig, state: Tensor, to_go: Tensor, generator: torch.Generator,
                      courses: int, prompt: Steps | None) -> Courses:
-    """Imagines from a first state, after a prompt, and rates what it imagined."""
+    """Imagines from a first state, after a prompt, and rates what it imagined. to_go: (2,), or (courses, 2)."""
     count = imagined_steps(model, config)
     noise = Noise.draw(model, courses, count, generator)
     found = imagine(model, state, to_go, noise, prompt)

@@ -26,6 +26,10 @@ class SasConfig:
     """M, courses imagined under the first prompt for condition V."""
     imagined_steps: int = 100
     """T. The paper imagines whole episodes; a start-up on an arm has no time for them."""
+    return_spread: float = 0.0
+    """By how much less the last of the first N courses asks for than the first, as a share of the largest return in
+    the data. A base that learned from prompts is told by them alone how to behave: where the highest return is asked
+    for recklessly, no course is imagined that avoids anything, unless some ask for less."""
     energy_steps: int = 3
     """Steps over which the occupancy of a pair is summed (C.2)."""
     discount: float = 0.99

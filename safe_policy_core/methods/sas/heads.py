@@ -40,9 +40,9 @@ class NextStateVae(nn.Module):
         self.encoder = relu_mlp(context + size, 2 * latent, units, 2)
         self.decoder = relu_mlp(context + latent, 2 * size + RECEIVED, units, 2)
 
-    def decode(self, context: Tensor, latent: Tensor, decoder: Callable[[Tensor], Tensor] | None = None) -> Decoded:
-        """What is likely under a latent (..., latent). decoder: the network's function, where it is at hand."""
-        parts = (decoder or self.decoder)(torch.cat([context, latent], -1)).split([self.size, self.size, RECEIVED], -1)
+    def decode(self, context: Tensor, latent: Tensor) -> Decoded:
+        """What is likely under a latent (..., latent)."""
+        parts = self.decoder(torch.cat([context, latent], -1)).split([self.size, self.size, RECEIVED], -1)
         return Decoded(parts[0], parts[1].clamp(*LOG_DEVIATION), parts[2])
 
     def evidence(self, context: Tensor, change: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,11 +82,29 @@ class PredictiveHeads(nn.Module):
         self.change_scale.copy_(changes.std(0).clamp(min=SMALLEST_SCALE))
         self.received_scale.copy_(received.std(0).clamp(min=SMALLEST_RECEIVED))
 
-    def predict(self, feature: Tensor, state: Tensor, action: Tensor, normal: Tensor,
-                decoder: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def predict(self, feature: Tensor, state: Tensor, action: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """A step imagined by a draw of the latent: next state (..., inputs), scaled reward and cost (..., 2)."""
-        decoded = self.vae.decode(torch.cat([feature, state, action], -1), normal, decoder)
+        decoded = self.vae.decode(torch.cat([feature, state, action], -1), normal)
         return state + self.change_mean + decoded.mean * self.change_scale, decoded.received * self.received_scale
+
+    def predictor(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """`predict` of (N, ...) for many steps: the scales are in the last layer, and the deviations are left out."""
+        *hidden, last = [layer for layer in self.vae.decoder if isinstance(layer, nn.Linear)]
+        size, scale = self.vae.size, torch.cat([self.change_scale, self.received_scale])
+        said = [*range(size), *range(2 * size, 2 * size + RECEIVED)]
+        bias = last.bias[said] * scale
+        bias[:size] += self.change_mean
+        weights = [(layer.weight.T.contiguous(), layer.bias) for layer in hidden]
+        final = (last.weight[said] * scale.unsqueeze(1)).T.contiguous()
+
+        def function(feature: Tensor, state: Tensor, action: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+            value = torch.cat([feature, state, action, normal], -1)
+            for weight, offset in weights:
+                value = torch.addmm(offset, value, weight).relu_()
+            change, received = torch.addmm(bias, value, final).split([size, RECEIVED], -1)
+            return state + change, received
+
+        return function
 
     def evidence(self, feature: Tensor, state: Tensor, action: Tensor, following: Tensor, normal: Tensor
                  ) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 
 from safe_policy_core.methods.sas.model import SasModel
 from safe_policy_core.methods.sequence.model import LARGEST_STATE, ConditionalTransformer, Windows
@@ -84,16 +83,18 @@ def kept_steps(present: int, prompt: int, length: int, begin: int) -> list[int] 
 
 @torch.inference_mode()
 def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt: Steps | None = None) -> Imagined:
-    """Courses from a state (inputs,), with (2,) scaled return- and cost-to-go, after a prompt of one course."""
+    """Courses from a state (inputs,), with (2,) or (N, 2) scaled return- and cost-to-go, after a prompt of one."""
     base, (courses, count, _) = model.base, noise.action.shape
     before = prompt.expand(courses) if prompt is not None else None
     states, actions, sums = ([*value.unbind(1)] for value in before) if before else ([], [], [])
     first, raw, features, received = len(actions), [], [], []
+    unknown = base.unknown_return if prompt is not None else None
+    if unknown is not None:
+        sums = [_with_return(value, unknown) for value in sums]
+        to_go = _with_return(to_go, unknown)
     states.append(state.expand(courses, -1))
     sums.append(to_go.expand(courses, -1))
-    times = base.actor.time.weight[:first + count]  # as many as there are: later ones share the last
-    times = torch.cat([times, times[-1:].expand(first + count - len(times), -1)])
-    decoder = without_modules(model.heads.vae.decoder)
+    embed, predict = _StepTokens(base.actor, first + count), model.heads.predictor()
     head = base.actor.action_head if model.heads.action is None else without_modules(model.heads.action)
     continuation, begin = Continuation(base.actor.transformer, courses, base.actor.tokens * base.config.length), first
     # Lists in place of one tensor: writing into slices took longer than a block of the transformer.
@@ -106,17 +107,24 @@ def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt:
             continuation.restart()
             tokens = _context_tokens(model, states, actions, sums, chosen)
         else:
-            tokens = _next_tokens(base.actor, actions[-1], times[step - 1], sums[-1], states[-1], times[step])
+            tokens = embed(step, actions[-1], sums[-1], states[-1])
         features.append(continuation.extend(tokens))
         raw.append(SquashedGaussian(head(features[-1])).raw_sample(action_noise))
         actions.append(raw[-1].tanh())
-        following, gain = model.heads.predict(features[-1], states[-1], actions[-1], latent, decoder)
+        following, gain = predict(features[-1], states[-1], actions[-1], latent)
         states.append(following.clamp(-LARGEST_STATE, LARGEST_STATE))
         received.append(gain)
         sums.append(sums[-1] - gain)
         sums[-1][:, 1].clamp_(min=0)  # as for the acting policy: no episode has less cost than nothing to go
+        if unknown is not None:
+            sums[-1][:, 0] = unknown
     steps = Steps(*(torch.stack(rows[first:first + count], 1) for rows in (states, actions, sums)))
     return Imagined(steps, *(torch.stack(rows, 1) for rows in (raw, features, received)))
+
+
+def _with_return(to_go: Tensor, value: Tensor) -> Tensor:
+    """(..., 2) sums to go with another return."""
+    return torch.stack([value.expand(to_go.shape[:-1]), to_go[..., 1]], -1)
 
 
 def _context_tokens(model: SasModel, states: list[Tensor], actions: list[Tensor], sums: list[Tensor], steps: list[int]
@@ -132,18 +140,30 @@ def _context_tokens(model: SasModel, states: list[Tensor], actions: list[Tensor]
     return model.base.actor.embed(windows).flatten(1, 2)[:, :-1]
 
 
-def _next_tokens(actor: ConditionalTransformer, action: Tensor, before: Tensor, to_go: Tensor, state: Tensor,
-                 now: Tensor) -> Tensor:
-    """The action that was unknown when its step was looked at, then all but the action of the present step.
+class _StepTokens:
+    """The tokens from an action on that was unknown when its step was looked at, to the next step's state.
 
-    before, now: (units,) the embeddings of the two time steps.
+    One product for all of them, with the scales of the to-go sums in its weights: each layer's own call took longer.
     """
-    def token(layer: nn.Linear, value: Tensor, time: Tensor) -> Tensor:
-        # Not the module's call: it takes as long as the product.
-        return functional.linear(value, layer.weight, layer.bias + time)
 
-    to_go = actor.to_go(to_go)
-    tokens = [token(actor.action_token, action, before), token(actor.return_token, to_go[:, :1], now)]
-    if actor.cost_token is not None:
-        tokens.append(token(actor.cost_token, to_go[:, 1:], now))
-    return torch.stack([*tokens, token(actor.state_token, state, now)], 1)
+    def __init__(self, actor: ConditionalTransformer, steps: int) -> None:
+        """steps: of time, as many as will be asked for."""
+        layers = [actor.action_token, actor.return_token, *([actor.cost_token] if actor.cost_token else []),
+                  actor.state_token]
+        self._sums, first = len(layers) - 2, actor.action_token.in_features
+        zero, one = actor.to_go(torch.zeros_like(actor.to_go.mean)), actor.to_go(torch.ones_like(actor.to_go.mean))
+        self.weight = torch.block_diag(*(layer.weight for layer in layers)).T.contiguous()
+        offset = torch.cat([layer.bias for layer in layers])
+        for number in range(self._sums):
+            row = self.weight[first + number]
+            offset = offset + zero[number] * row
+            row *= one[number] - zero[number]
+        times = actor.time.weight[:steps]  # as many as there are: later ones share the last
+        times = torch.cat([times, times[-1:].expand(steps - len(times), -1)])
+        self._offsets = torch.cat([times.roll(1, 0), times.repeat(1, len(layers) - 1)], 1) + offset
+        self._shape = (-1, len(layers), actor.action_token.out_features)
+
+    def __call__(self, step: int, action: Tensor, to_go: Tensor, state: Tensor) -> Tensor:
+        """(N, tokens, units) for the step number `step` and the action before it."""
+        return torch.addmm(self._offsets[step], torch.cat([action, to_go[:, :self._sums], state], 1),
+                           self.weight).view(self._shape)

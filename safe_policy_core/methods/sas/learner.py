@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint, load_into, read_manifest
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sequences import SequenceStore
+from safe_policy_core.data.sequences import PromptedStore, SequenceStore
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.configuration import from_json
@@ -57,7 +57,8 @@ class SasLearner(OfflineLearner):
         """Windows of the dataset, every episode as often: the energy is about the data as they are."""
         if self.step == 0:
             self.model.measure(dataset)
-        return SequenceStore(dataset, self.model.base.config.length)
+        length, prompt = self.model.base.config.length, self.model.base.config.prompt_steps
+        return PromptedStore(dataset, length, prompt) if prompt else SequenceStore(dataset, length)
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """One gradient step. Random draws are torch's global ones. Raises `DatasetError` for a missing field."""
@@ -75,7 +76,9 @@ class SasLearner(OfflineLearner):
 
     def losses(self, windows: Windows) -> dict[str, Tensor]:
         """Means over the steps that are followed by one in their window."""
-        heads, followed = self.model.heads, windows.mask[:, 1:]
+        heads, followed = self.model.heads, windows.mask[:, 1:].clone()
+        if prompt := self.model.base.config.prompt_steps:
+            followed[:, prompt - 1] = False  # what follows a prompt does not follow from it
         feature, state, action = (value[:, :-1][followed] for value in
                                   (self.model.features(windows), windows.observations, windows.actions))
         received = torch.stack([windows.rewards, windows.costs], -1)[:, :-1][followed]

@@ -62,9 +62,14 @@ def rows() -> list[dict[str, Any]]:
                 windows = store.sample(batch, 1, rng)
                 taken = seconds(lambda learner=learner, windows=windows: learner.update(windows), calls)  # type: ignore[misc]
                 add(f"{method}: training step, batch {batch}, {THREADS} threads", taken, "s")
-        for name, changes in (("1 candidate", {"candidates": 1}), ("50 candidates", {}),
-                              ("50 candidates, shared history", {"shared_history": True})):
-            add(f"qpt: action with Q selection, {name}, {THREADS} threads", 1e3 * acting_time(dataset, changes), "ms")
+        for name, threads_used, changes in (
+                ("1 candidate", 1, {"candidates": 1}), ("50 candidates", THREADS, {}),
+                ("50 candidates, shared history", 1, {"shared_history": True}),
+                ("50 candidates, shared history", THREADS, {"shared_history": True})):
+            torch.set_num_threads(threads_used)  # policy_node has 1
+            plural = "s" if threads_used > 1 else ""
+            add(f"qpt: action with Q selection, {name}, {threads_used} thread{plural}",
+                1e3 * acting_time(dataset, changes), "ms")
     finally:
         torch.set_num_threads(threads)
     return found

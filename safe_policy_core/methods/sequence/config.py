@@ -39,6 +39,9 @@ class SequenceConfig:
     gradient_clip: float = 0.25
     warm_up: int = 500
     """Steps over which the learning rate rises from 0."""
+    decay: int = 0
+    """Steps over which it then falls, along half a cosine, to a thirtieth of itself; 0: it stays. A short training ends
+    in noise without."""
     chunk: int = 128
     """Sequences that are computed at once; gradients of a batch are sums over its chunks. Chunks stay in the cache."""
 
@@ -46,6 +49,10 @@ class SequenceConfig:
     """Draw cheap episodes more often (OSRL's linear rule)."""
     augmentation: float = 0.2
     """Relabelled episodes (Algorithm 2) as a share of the dataset's."""
+
+    prompt_steps: int = 0
+    """Half of the windows begin with so many steps from elsewhere in their episode and do not say which return is to
+    go, so that the model can be told by a prompt how to behave (SAS; Prompt-DT). 0: none do."""
 
     target_cost: float = 10.0
     """Cost that an episode may have, unless `set_target_cost` says otherwise."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from safe_policy_core.checkpoint import load_checkpoint, load_into
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sequences import SequenceStore, augmented, cost_weights
+from safe_policy_core.data.sequences import PromptedStore, SequenceStore, augmented, cost_weights
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.configuration import from_json
@@ -21,7 +21,7 @@ from safe_policy_core.methods.sequence.config import SequenceConfig
 from safe_policy_core.methods.sequence.model import SequenceModel, Windows, align
 from safe_policy_core.methods.sequence.policy import SequencePolicy
 from safe_policy_core.networks.distributions import bernoulli_negative_log_likelihood
-from safe_policy_core.networks.optimiser import Optimiser
+from safe_policy_core.networks.optimiser import Optimiser, rate_at
 
 LARGEST_ACTION = 0.999
 """Recorded actions at a bound count as this under a tanh-Gaussian, where their density would be infinite."""
@@ -56,6 +56,8 @@ class SequenceLearner(OfflineLearner):
         if config.augmentation:
             relabelled = augmented(dataset, config.augmentation, np.random.default_rng((self.seed, AUGMENTATION)))
         weights = cost_weights(dataset) if config.sample_by_cost else None
+        if config.prompt_steps:
+            return PromptedStore(dataset, config.length, config.prompt_steps, weights, relabelled)
         return SequenceStore(dataset, config.length, weights, relabelled)
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -79,7 +81,8 @@ class SequenceLearner(OfflineLearner):
             self.optimisers["policy"].add(loss / steps)
             for name, value in ({"loss": loss.detach()} | found).items():
                 metrics[name] = metrics.get(name, 0) + value / steps
-        metrics["gradient_norm"] = self.optimisers["policy"].apply(min(1.0, self.step / self.config.warm_up))
+        metrics["gradient_norm"] = self.optimisers["policy"].apply(
+            rate_at(self.step, self.config.warm_up, self.config.decay))
         if self.config.stochastic:
             # The temperature rises while the entropy is below its target (Haarnoja et al. 2018, eq. 18).
             target = self.config.target_entropy

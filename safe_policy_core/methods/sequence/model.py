@@ -211,6 +211,11 @@ class SequenceModel(nn.Module):
         self.frontier_cost.copy_(torch.from_numpy(costs))
         self.frontier_return.copy_(torch.from_numpy(dataset.returns[frontier(dataset, costs)]))
 
+    @property
+    def unknown_return(self) -> Tensor | None:
+        """The return-to-go, scaled, of windows that begin with a prompt (`PromptedStore`); None: the one asked for."""
+        return self.actor.to_go.mean[0] if self.config.prompt_steps else None
+
     def best_return(self, cost: float) -> float:
         """The highest return in the data for a cost of at most `cost`, or of the cheapest episodes when none is."""
         index = int((self.frontier_cost <= cost).sum()) - 1

@@ -12,6 +12,7 @@ from torch import Tensor
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import ActionDecision, Observation, Policy, Specs
 from safe_policy_core.methods.sequence.model import SequenceModel, Windows
+from safe_policy_core.networks.transformer import Continuation
 
 log = logging.getLogger(__name__)
 
@@ -73,25 +74,33 @@ class SequencePolicy(Policy):
         model = self._model
         self._units = np.array([float(model.return_unit), float(model.cost_unit)])
         self._horizon = float(model.horizon)
+        with torch.inference_mode():  # the weights as they are when the episode begins
+            self._continuation = Continuation(model.actor.transformer, 1, model.actor.tokens * model.config.length)
         # What the episode was so far, as the network takes it.
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
         self._to_go: list[np.ndarray] = []
         self._prompted = self._kept = 0
+        self._unknown_return: Tensor | None = None
 
     def prompt(self, observations: np.ndarray, actions: np.ndarray, to_go: np.ndarray, keep: bool) -> None:
         """Steps that count as what came before the episode, between `reset` and its first `act` (SAS).
 
         observations (L, size), actions (L, action_dim), to_go (L, 2) as the networks take it. They get the first time
         steps, and the episode the following ones. keep: they stay in the context; else they leave it in their turn.
-        Raises `ConfigurationError` when they leave no room for the present step.
+        A model that learned from prompts is told no return-to-go beside one (`SequenceModel.unknown_return`). Raises
+        `ConfigurationError` when they leave no room for the present step.
         """
         if len(actions) >= self._model.config.length:
             raise ConfigurationError(f"prompt: {len(actions)} steps do not fit into the context of "
                                      f"{self._model.config.length}")
-        self._observations, self._actions, self._to_go = (list(np.asarray(rows, np.float32))
+        self._observations, self._actions, self._to_go = (list(np.array(rows, np.float32))
                                                           for rows in (observations, actions, to_go))
         self._prompted, self._kept = len(actions), len(actions) if keep else 0
+        self._unknown_return = self._model.unknown_return
+        if self._unknown_return is not None:
+            for told in self._to_go:
+                told[0] = self._unknown_return
 
     def observe_executed(self, action: np.ndarray) -> None:
         self._actions[-1] = np.array(action, np.float32)
@@ -106,6 +115,8 @@ class SequencePolicy(Policy):
         self._observations.append(self.specs.validate_observation(observation)[self._name])
         self._actions.append(np.zeros(self._model.action_dim, np.float32))  # unknown yet, and seen by no token
         self._to_go.append(self._remaining * self._units)
+        if self._unknown_return is not None:
+            self._to_go[-1][0] = self._unknown_return
         for rows in (self._observations, self._actions, self._to_go):
             del rows[self._kept:max(self._kept, self._kept + len(rows) - self._model.config.length)]
         self._steps += 1
@@ -129,8 +140,13 @@ class SequencePolicy(Policy):
         return torch.from_numpy(array).to(self._device)
 
     def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
-        features = self._model.actor.last_features(history)
+        features = self._newest_features(history)
         return ActionDecision(self._action(features, deterministic)[0].cpu().numpy())
+
+    def _newest_features(self, history: Windows) -> Tensor:
+        """(1, units), as `ConditionalTransformer.last_features` in fewer and smaller operations."""
+        self._continuation.restart()
+        return self._continuation.extend(self._model.actor.embed(history).flatten(1, 2)[:, :-1])
 
     def _action(self, features: Tensor, deterministic: bool) -> Tensor:
         """Actions (B, action_dim) of (B, units) features."""

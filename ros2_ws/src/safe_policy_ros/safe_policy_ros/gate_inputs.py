@@ -28,13 +28,14 @@ Tell = Callable[[SafetyGate, Any, float, float], None]
 
 @dataclass(frozen=True)
 class Channel:
-    """exclusive: two publishers are a fault."""
+    """exclusive: two publishers are a fault. urgent: does not wait for the gate's clock."""
 
     kind: type
     topic: str
     profile: QoSProfile
     tell: Tell
     exclusive: bool = True
+    urgent: bool = False
 
 
 def _seconds(header: Header) -> float:
@@ -86,9 +87,12 @@ def _label(gate: SafetyGate, message: LabelEvent, received: float, clock: float)
 CHANNELS: tuple[Channel, ...] = (
     Channel(PoseStamped, "/franka/current_pose", qos.SENSOR, _pose),
     Channel(WrenchStamped, "/franka/external_wrench", qos.SENSOR, _wrench),
-    Channel(TwistStamped, "/teleop/delta_twist_cmds", qos.COMMAND, _command(TELEOP)),
-    Channel(Monitor, "/policy/monitor", qos.COMMAND, _estimate),
-    Channel(TwistStamped, "/policy/delta_twist_cmds", qos.COMMAND, _command(POLICY)),
+    Channel(TwistStamped, "/teleop/delta_twist_cmds", qos.COMMAND, _command(TELEOP),
+            urgent=True),
+    # Comes just before the command that it is about.
+    Channel(Monitor, "/policy/monitor", qos.COMMAND, _estimate, urgent=True),
+    Channel(TwistStamped, "/policy/delta_twist_cmds", qos.COMMAND, _command(POLICY),
+            urgent=True),
     Channel(FrameStatus, "/camera/frame_status", qos.SENSOR, _frame),
     Channel(EpisodeState, "/episode/state", qos.EPISODE_STATE, _phase),
     Channel(Header, "/episode/heartbeat", qos.COMMAND, _heartbeat),
@@ -105,20 +109,23 @@ class GateInputs:
         self._taps = [(channel, subscribe(node, channel.kind, channel.topic, channel.profile, group, DEPTH))
                       for channel in CHANNELS]
         self._exclusive = [channel.topic for channel in CHANNELS if channel.exclusive] + [TARGET_TOPIC]
-        self._clock = ReceiveClock()
+        self._clocks = {urgent: ReceiveClock() for urgent in (True, False)}
         self._waiting = Waiting(node, [tap for channel, tap in self._taps if channel.kind is TwistStamped])
 
     def wait(self, seconds: float) -> bool:
         """Until a command waits to be taken, at most `seconds`; whether one does."""
         return self._waiting.wait(seconds)
 
-    def take(self) -> list[tuple[float, Channel, Any, int]]:
-        """(time of receipt, channel, message, sender) of everything that waits, oldest first."""
+    def take(self, only_urgent: bool) -> list[tuple[float, Channel, Any, int]]:
+        """(time of receipt, channel, message, sender) of what waits, of all channels or the urgent, oldest first."""
         now, system_ns = look()
-        arrived = [(self._clock.received(info["received_timestamp"], now, system_ns), channel, message,
+        arrived = [(self._clocks[channel.urgent].received(info["received_timestamp"], now, system_ns), channel, message,
                     hash(bytes((info.get("publisher_gid") or {}).get("data", b""))))
-                   for channel, subscription in self._taps for message, info in take(subscription)]
-        self._clock.looked(now)
+                   for channel, subscription in self._taps if channel.urgent or not only_urgent
+                   for message, info in take(subscription)]
+        for urgent, clock in self._clocks.items():
+            if urgent or not only_urgent:
+                clock.looked(now)
         return sorted(arrived, key=lambda entry: entry[0])
 
     def hand_over(self, gate: SafetyGate, arrived: list[tuple[float, Channel, Any, int]], clock: float) -> list[float]:

@@ -44,6 +44,7 @@ def status_message(gate: SafetyGate, decision: Decision, now_ns: int, frame: str
                          hold=decision.hold, limits=gate.take_limits(), epoch=gate.epoch, accepted=gate.accepted,
                          rejected=gate.rejected, cost_spent=gate.cost.spent, cost_budget=gate.cost.budget)
     message.header.stamp, message.header.frame_id = ns_to_stamp(now_ns), frame
+    message.command_stamp = ns_to_stamp(round(gate.newest_stamp * 1e9))
     if gate.target is not None:
         message.target = pose_to_msg(gate.target)
     if gate.pose.pose is not None:

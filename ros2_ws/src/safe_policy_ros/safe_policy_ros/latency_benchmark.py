@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,18 +21,24 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from rclpy.context import Context
-from safe_policy_interfaces.msg import FrameStatus, Monitor, Step
+from safe_policy_interfaces.msg import FrameStatus, GateStatus, Step
 from sensor_msgs.msg import Image
 
 from robot_bringup.environment import INSTALL, ROOT, ros_environment
 from safe_policy_core.errors import UserError
 from safe_policy_core.methods.overrides import preset
 from safe_policy_core.methods.registry import make_learner
-from safe_policy_core.scheduling import CAMERA_PRIORITY, CONTROL_PRIORITY, come_first, step_back
+from safe_policy_core.scheduling import (
+    CAMERA_PRIORITY,
+    CONTROL_PRIORITY,
+    come_first,
+    thread_comes_first,
+    thread_steps_back,
+)
 from safe_policy_ros import qos
 from safe_policy_ros.client import GraphClient
+from safe_policy_ros.hand_taken import TakenByHand, subscribe, take
 from safe_policy_ros.messages import image_to_msg, ns_to_stamp, stamp_to_ns
-from safe_policy_ros.spinner import Spinner
 from sim.safe_reach.task import SPECS
 
 DOMAIN = 57
@@ -39,6 +46,8 @@ RATE, WIDTH, HEIGHT = 30, 640, 480
 STEPS, EPISODES = 240, 12
 """How many steps are wanted, of at most so many episodes: the gate keeps a real arm's times, and may end one."""
 START_TIMEOUT = 120.0
+LOOK_PERIOD, WAITING = 0.25, 500
+"""[s] How often is listened, and how many messages may wait for it."""
 CONFIG = ROOT / "robot_bringup" / "config"
 MEDIAN_BAR, TAIL_BAR, GATE_BAR = 25.0, 45.0, 1.0
 """[ms]"""
@@ -74,58 +83,65 @@ def _measure(folder: Path) -> tuple[np.ndarray, dict[str, np.ndarray], list[floa
 
 
 class Listener:
-    """Stamps of what was seen and commanded, and when the arm's topic carried it. Runs ahead of ordinary processes,
-    as the arm node does."""
+    """Stamps of what was seen and commanded, and when the arm's topic carried it. Looked at a few times a second, with
+    the middleware's times of receipt: to wake for every message takes a fifth of a core from the graph."""
 
     def __init__(self) -> None:
         self._context = Context()
+        self._closing = threading.Event()
         self.seen: list[int] = []
-        self.commands: list[tuple[int, float]] = []
-        self.targets: list[tuple[int, float]] = []
+        self.commands: list[tuple[int, int]] = []
+        """(stamp of the command, stamp of the status that came after the first target with it) [ns]."""
+        self.targets: list[tuple[int, int]] = []
+        """(stamp, received) [ns]."""
         self.gate: list[float] = []
 
     def __enter__(self) -> Listener:
-        come_first(CONTROL_PRIORITY)
+        # The threads that are started meanwhile, the middleware's, and not those of the graph's client in this process.
+        thread_comes_first(CONTROL_PRIORITY)
         rclpy.init(context=self._context, domain_id=DOMAIN)
         self._node = rclpy.create_node("latency", context=self._context)
-        hear = self._node.create_subscription
-        hear(Step, "/episode/step", lambda m: self.seen.append(stamp_to_ns(m.header.stamp)), qos.STEPS)
-        hear(Monitor, "/policy/monitor",
-             lambda m: self.commands.append((stamp_to_ns(m.header.stamp), time.time())), qos.STATUS)
-        hear(PoseStamped, "/franka/target_pose",
-             lambda m: self.targets.append((stamp_to_ns(m.header.stamp), time.time())), qos.COMMAND)
-        hear(DiagnosticArray, "/diagnostics", self._on_diagnostics, qos.STATUS)
-        self._spinner = Spinner(self._node)
+        group = TakenByHand()
+        self._taps = [subscribe(self._node, kind, topic, profile, group, WAITING) for kind, topic, profile in (
+            (Step, "/episode/step", qos.STEPS), (GateStatus, "/safety_gate/status", qos.STATUS),
+            (PoseStamped, "/franka/target_pose", qos.COMMAND), (DiagnosticArray, "/diagnostics", qos.STATUS))]
+        self._thread = threading.Thread(target=self._listen, name="listen", daemon=True)
+        self._thread.start()
+        thread_steps_back()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._spinner.close()
+        self._closing.set()
+        self._thread.join()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
-        step_back()
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.gate += [float(pair.value) for status in message.status if status.name == "safety_gate"
-                      for pair in status.values if pair.key == "command_latency_median_ms"]
+    def _listen(self) -> None:
+        while not self._closing.wait(LOOK_PERIOD):
+            steps, statuses, targets, reports = (list(take(tap)) for tap in self._taps)
+            self.seen += [stamp_to_ns(message.header.stamp) for message, _ in steps]
+            self.targets += [(stamp_to_ns(message.header.stamp), info["received_timestamp"])
+                             for message, info in targets]
+            for message, _ in statuses:
+                stamp = stamp_to_ns(message.command_stamp)
+                if not self.commands or stamp != self.commands[-1][0]:
+                    self.commands.append((stamp, stamp_to_ns(message.header.stamp)))
+            self.gate += [float(pair.value) for message, _ in reports for status in message.status
+                          if status.name == "safety_gate" for pair in status.values
+                          if pair.key == "command_latency_median_ms"]
 
     def latencies(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """[ms] (N,) frame to arm, and its parts."""
-        sent = np.array([stamp for stamp, _ in self.commands], np.int64)
-        stamps = np.array([stamp for stamp, _ in self.targets], np.int64)
-        received = np.array([when for _, when in self.targets])
-        total, acting, passing = [], [], []
-        for frame in self.seen:
-            k = int(np.searchsorted(sent, frame))
-            if k == len(sent):
-                continue
-            # A target that was stamped after the command had arrived here, too, holds the command for sure.
-            j = int(np.searchsorted(stamps, int(self.commands[k][1] * 1e9)))
-            if j < len(stamps):
-                total.append((received[j] - frame * 1e-9) * 1e3)
-                acting.append((sent[k] - frame) * 1e-6)
-                passing.append((received[j] - sent[k] * 1e-9) * 1e3)
-        return np.array(total), {"camera frame to the policy's command": np.array(acting),
-                                 "policy's command to the arm node": np.array(passing)}
+        commands, targets = np.array(self.commands, np.int64), np.array(self.targets, np.int64)
+        # A step's command is the first one after its picture, and the target with it the last before the gate said so.
+        following = np.searchsorted(commands[:, 0], np.array(self.seen, np.int64))
+        known = following < len(commands)
+        frames, (sent, said) = np.array(self.seen, np.int64)[known], commands[following[known]].T
+        sending, received = targets[np.searchsorted(targets[:, 0], said) - 1].T
+        return (received - frames) * 1e-6, {
+            "camera frame to the policy's command": (sent - frames) * 1e-6,
+            "policy's command to the gate's target": (sending - sent) * 1e-6,
+            "gate's target to the arm node": (received - sending) * 1e-6}
 
 
 @contextlib.contextmanager

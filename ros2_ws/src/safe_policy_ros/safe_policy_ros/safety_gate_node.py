@@ -1,9 +1,10 @@
 """The safety gate as a process: the only publisher to the arm.
 
 A thin shell around `safe_policy_core.safety.gate`. The main thread ticks at 100 Hz on the steady
-clock; each tick first hands over what has arrived, in order and with its time of receipt. Services
-run in a thread of their own, and one lock keeps them apart. Torch is not imported here: nothing in
-this process may take longer than a tick.
+clock; each tick first hands over what has arrived, in order and with its time of receipt. A command
+that comes between two ticks makes one of its own, before which only commands are read. Services run
+in a thread of their own, and one lock keeps them apart. Torch is not imported here: nothing in this
+process may take longer than a tick.
 """
 
 from __future__ import annotations
@@ -198,7 +199,8 @@ class SafetyGateNode(LifecycleNode):
             gate = self._gate
             if gate is None:
                 return True
-            arrived = self._inputs.take()
+            # What else has come waits at most a period for the clock's own tick, as it would without the command.
+            arrived = self._inputs.take(only_urgent=came)
             if not self._active:
                 return True
             self._ticks += 1
@@ -211,7 +213,7 @@ class SafetyGateNode(LifecycleNode):
                 self._targets.publish(pose_stamped(decision.target, self._clock_ns(), self._config.frame))
                 self._record.passing += [time.monotonic() - received for received in commanded]
             self._record.add(late, time.monotonic() - now)
-            self._speak(gate, decision)
+            self._speak(gate, decision, bool(commanded))
         return True
 
     def _wait(self, until: float) -> bool:
@@ -227,7 +229,7 @@ class SafetyGateNode(LifecycleNode):
         if after - before < CLOCKS_APART:  # otherwise this process was interrupted in between
             gate.clock.told(after, clock)
 
-    def _speak(self, gate: SafetyGate, decision: Decision) -> None:
+    def _speak(self, gate: SafetyGate, decision: Decision, commanded: bool) -> None:
         saying = (int(decision.state), decision.reason, gate.epoch)
         if saying != self._said:
             if decision.reason:
@@ -235,7 +237,7 @@ class SafetyGateNode(LifecycleNode):
                                         "re-arms")
                 self._diagnostics.publish(diagnostics(gate, self._record, self._clock_ns()))
             self._said = saying
-        elif self._ticks % STATUS_TICKS:
+        elif self._ticks % STATUS_TICKS and not commanded:
             return
         self._statuses.publish(status_message(gate, decision, self._clock_ns(), self._config.frame))
         if self._ticks % REPORT_TICKS == 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import logging
 import threading
 import time
@@ -13,6 +15,7 @@ from franky import Affine, CartesianImpedanceTracker, PostureTask, RealtimeConfi
 
 from safe_policy_core.errors import RobotUnavailableError
 from safe_policy_core.geometry import Pose
+from safe_policy_core.scheduling import on_simulated_arms_core
 from safe_policy_ros.arm.backend import ArmState
 from safe_policy_ros.arm.config import JOINTS, ArmConfig
 
@@ -97,14 +100,15 @@ class FrankyArm:
         try:
             self._check()
             self._set_collision_behavior()
-            self._tracker = CartesianImpedanceTracker(
-                self._robot, translational_stiffness=config.translational_stiffness,
-                rotational_stiffness=config.rotational_stiffness,
-                damping=np.repeat([config.translational_damping, config.rotational_damping], 3),
-                translational_error_clip=np.full(3, config.max_error[0]),
-                rotational_error_clip=np.full(3, config.max_error[1]),
-                max_delta_tau=config.max_torque_step,
-                posture_task=PostureTask(self._robot.state.q, config.posture_stiffness, config.posture_damping))
+            with on_simulated_arms_core() if _simulated(config.address) else contextlib.nullcontext():
+                self._tracker = CartesianImpedanceTracker(
+                    self._robot, translational_stiffness=config.translational_stiffness,
+                    rotational_stiffness=config.rotational_stiffness,
+                    damping=np.repeat([config.translational_damping, config.rotational_damping], 3),
+                    translational_error_clip=np.full(3, config.max_error[0]),
+                    rotational_error_clip=np.full(3, config.max_error[1]),
+                    max_delta_tau=config.max_torque_step,
+                    posture_task=PostureTask(self._robot.state.q, config.posture_stiffness, config.posture_damping))
         except ARM_ERRORS as error:
             raise RobotUnavailableError(f"robot at {config.address}: no motion possible: {_line(error)}") from error
 
@@ -174,6 +178,14 @@ def _connect(config: ArmConfig) -> franky.Robot:
         time.sleep(min(RETRY_PERIOD, max(0.0, deadline - time.monotonic())))
     raise RobotUnavailableError(f"robot at {config.address} does not answer within {config.connect_timeout:g} s "
                                 f"({problem}); check its address, power, and that FCI is activated in Desk")
+
+
+def _simulated(address: str) -> bool:
+    """Whether the arm is one of this machine's."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False  # a name
 
 
 def _fault(state: franky.RobotState) -> str:
