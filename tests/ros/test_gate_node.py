@@ -329,14 +329,18 @@ def test_a_hung_gate_wakes_into_a_fault(rig: tuple[Graph, Process, GateProbe], p
 
 
 def test_every_decision_is_published_with_its_count(probe: GateProbe) -> None:
+    probe.send((float("nan"), 0, 0, 0, 0, 0))
+    probe.stream(0.3, FORWARD)  # and falls silent
+    probe.await_fault("stale_command")
+    probe.arm()
     probe.diagnostics.clear()
-    # Not the first: its second may be that of the test before, in which the process hung.
+    # Not the first: its second is in part that of the fault, or of the test before, in which the process hung.
     wait_for(lambda: len(probe.diagnostics) > 1, 5.0, "diagnostics of a whole second")
     status = probe.diagnostics[-1].status[0]
     values = {pair.key: pair.value for pair in status.values}
     assert status.name == "safety_gate"
     assert values["epoch"] == str(probe.status.epoch)
-    assert int(values["fault.stale_command"]) >= 2
+    assert int(values["fault.stale_command"]) >= 1
     assert int(values["rejected.policy.non_finite"]) >= 1
     assert int(values["ticks"]) >= 80
     assert float(values["tick_duration_mean_ms"]) < 3
