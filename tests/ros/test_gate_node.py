@@ -330,6 +330,8 @@ def test_a_hung_gate_wakes_into_a_fault(rig: tuple[Graph, Process, GateProbe], p
 
 def test_every_decision_is_published_with_its_count(probe: GateProbe) -> None:
     probe.send((float("nan"), 0, 0, 0, 0, 0))
+    probe.await_fault("non_finite")
+    probe.arm()
     probe.stream(0.3, FORWARD)  # and falls silent
     probe.await_fault("stale_command")
     probe.arm()
@@ -352,6 +354,7 @@ def test_every_decision_is_published_with_its_count(probe: GateProbe) -> None:
     assert latencies and 0 < latencies[-1] < 10
 
 
+@pytest.mark.usefixtures("probe")  # which waits until the gate is up
 def test_torch_is_not_in_the_process(rig: tuple[Graph, Process, GateProbe]) -> None:
     graph, gate, _ = rig
     maps = Path(f"/proc/{gate.pid}/maps").read_text()
