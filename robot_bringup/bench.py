@@ -13,6 +13,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +44,25 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only modules whose name contains this")
     parser.add_argument("--out", type=Path, default=Path("results/bench.json"))
     arguments = parser.parse_args()
-    rows = [header()]
+    rows, failed = [header()], []
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     for name in MODULES:
         if arguments.only in name:
-            for row in importlib.import_module(name).rows():
+            try:
+                found = list(importlib.import_module(name).rows())
+            except Exception:
+                # Minutes of other figures are not lost for one that cannot be measured.
+                traceback.print_exc()
+                failed.append(name)
+                continue
+            for row in found:
                 rows.append({key: row.get(key) for key in ("name", "value", "unit", "peer", "peer_value", "ratio")})
                 versus = f"   {row['ratio']:.2f} x {row['peer']}" if row.get("ratio") else ""
                 print(f"{row['name']:<58} {row['value']:>10.4g} {row['unit']}{versus}", flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
+            arguments.out.write_text(json.dumps(rows, indent=1) + "\n")
     print(f"{arguments.out}: {len(rows) - 1} figures")
+    if failed:
+        sys.exit(f"not measured, their errors are above: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ class FospConfig:
     online_imitation: float = 0.0
     """Weight of the offline actor loss (eq. 20) beside the online one (eq. 23) in fine-tuning. The paper: 0."""
     largest_return: float | None = None
-    """Q^* of eq. 22; None is the paper's sum of gamma^t r_max with the largest reward seen."""
+    """Q^* of eq. 22; None is the paper's sum of gamma^t r_max with the largest reward seen. Where a reward comes once,
+    at the end, that is a sum over steps that never have one (30 for a return of 1), and the choice becomes even."""
     largest_cost_return: float | None = None
     """C^* of eq. 22; None is the sum of gamma^t c_max with the largest cost seen."""
     episode_length: int = 80
@@ -108,6 +109,7 @@ class FospConfig:
         world_model = WorldModelConfig(latents=16, deter=64, units=96, depth=8, decoded_fraction=0.125)
         return cls(world_model=world_model, virtual_obstacles=VirtualObstacles(copies=4), units=128,
                    table_map=TableMapConfig(cells=50), imagination_starts=48,
+                   largest_return=1.0, largest_cost_return=5.0,
                    cost_direction="optimistic", reward_temperature=4.0, cost_temperature=4.0,
                    actor_learning_rate=1e-3, critic_learning_rate=1e-3, reachability_learning_rate=1e-3)
 
