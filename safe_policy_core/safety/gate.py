@@ -243,7 +243,7 @@ class SafetyGate:
 
     def _ask_guards(self, now: float, moving: bool) -> None:
         phase = self.supervisor.phase
-        self._following.compare(self._filters.envelope.vector - self.pose.vector, self.velocity, now)
+        self._following.compare(self._filters.envelope.vector, self.pose.vector, self.velocity, now)
         drive = Drive(self._source, moving, moving and self._source == POLICY and phase != Phase.RESETTING,
                       phase == Phase.RUNNING)
         # All are asked in every tick, since each remembers what happened only until then.

@@ -97,8 +97,9 @@ def run_once(world: FaultWorld, fault: Fault, seed: int) -> Outcome:
     world.end_episode()
     log.info("%s: %.1f s to drive, %.1f s to watch, %.1f s to heal, %.1f s to end", fault.name, before - began,
              healing - before, ending - healing, time.monotonic() - ending)
-    return Outcome(stop, path, world.lost_episodes() + (not world.readable()), bool(line) or fault.told, rearm, reason,
-                   line)
+    lost = world.lost_episodes() + (not world.readable())
+    world.make_room()
+    return Outcome(stop, path, lost, bool(line) or fault.told, rearm, reason, line)
 
 
 def _stopped_before(world: FaultWorld, before: float, when: float, stop: float) -> str:

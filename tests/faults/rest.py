@@ -38,7 +38,7 @@ class Sample:
 class ArmWatch:
     """Looks at the scene in a thread of its own and remembers the last `keep` seconds."""
 
-    def __init__(self, address: str, keep: float = 8.0) -> None:
+    def __init__(self, address: str, keep: float = 30.0) -> None:
         self._link = SceneLink(address)
         self._keep = keep
         self._samples: list[Sample] = []

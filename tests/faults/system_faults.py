@@ -187,6 +187,8 @@ def damaged_episode(world: FaultWorld) -> float:
     began = time.monotonic()
     world.call("stop")
     world.end_episode()
+    if not world.finished:
+        raise RuntimeError("no episode was finished yet that could be damaged")
     whole = world.finished[-1]
     broken = Path(world.graph.directory) / "broken.h5"
     broken.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])

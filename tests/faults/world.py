@@ -41,6 +41,8 @@ from tests.ros.safe_reach_graph import READY_TIMEOUT, SafeReachGraph
 
 MOVING = 0.05
 """[m/s] A fault is injected when the arm is faster than this."""
+KEPT = 3
+"""Finished episodes that stay on the suite's small disk."""
 STARTING_PRIORITY = 1
 WAITING = 500
 """Messages that may wait until the suite looks."""
@@ -136,6 +138,16 @@ class FaultWorld:
         """How many finished episodes are gone or changed."""
         return sum(_digest(path) != digest for path, digest in self._finished.items())
 
+    def make_room(self) -> None:
+        """Takes away the files of all episodes but the newest finished ones: the disk is a small one, and each run
+        leaves a megabyte. Between runs, after `lost_episodes` was asked."""
+        for path in self.finished[:-KEPT]:
+            del self._finished[path]
+        kept = {path.stem for path in self._finished}
+        for file in self.recordings.iterdir():
+            if file.suffix in {".h5", ".mcap"} and file.stem not in kept:
+                file.unlink(missing_ok=True)
+
     @property
     def finished(self) -> list[Path]:
         return list(self._finished)
@@ -227,6 +239,7 @@ class FaultWorld:
         with contextlib.suppress(RuntimeError, AssertionError):
             self.heal()
         self.end_episode()
+        self.make_room()
         time.sleep(1.0)
 
     # Motion
