@@ -25,7 +25,13 @@ class Contestant:
 
 
 _FOSP = Contestant("fosp", "fosp")
+_ACTORS = replace(_FOSP, name="fosp_no_table_map", settings=("table_map.cells=0",))
+"""The paper's FOSP: with the map its actors hardly steer, and what they are made of could not be told."""
 _CLONING = Contestant("bc_safe", "bc", "small", steps=1500, finetunes=False)
+
+
+def _without(module: str, setting: str) -> Contestant:
+    return replace(_ACTORS, name=f"fosp_no_{module}", settings=(*_ACTORS.settings, setting))
 
 
 def _mix(safe: int, unsafe: int, total: int = 200) -> tuple[tuple[str, int], ...]:
@@ -43,12 +49,12 @@ _ALL = (
     Contestant("recovery_rl", "recovery_rl"),
     replace(_CLONING, name="bc_all", preset="all"),
     _CLONING,
-    # The four modules of 5.3, and what this implementation adds to the paper.
-    replace(_FOSP, name="fosp_no_in_sample", settings=("in_sample=false",)),
-    replace(_FOSP, name="fosp_no_expansion", settings=("expansion=false",)),
-    replace(_FOSP, name="fosp_no_reachability", settings=("reachability=false",)),
-    replace(_FOSP, name="fosp_no_lagrangian", settings=("augmented_lagrangian=false",)),
-    replace(_FOSP, name="fosp_no_table_map", settings=("table_map.cells=0",)),
+    # What this implementation adds to the paper; then, without its map, the four modules of 5.3.
+    _ACTORS,
+    _without("in_sample", "in_sample=false"),
+    _without("expansion", "expansion=false"),
+    _without("reachability", "reachability=false"),
+    _without("lagrangian", "augmented_lagrangian=false"),
     replace(_FOSP, name="fosp_no_virtual_obstacles", settings=("virtual_obstacles.copies=0",)),
     # Figure 6: safe to unsafe trajectories, and the size of the paper's mix.
     *(replace(_FOSP, name=f"fosp_mix_{safe}_{unsafe}", data=_mix(safe, unsafe))

@@ -134,7 +134,8 @@ class SasExperiment:
         """The rows of one base, as they come."""
         path = self.data / f"{name}.hdf5"
         if not path.exists():
-            raise ConfigurationError(f"data: {path} is missing; `safe-policy collect {TASKS[name].env_id}` records it")
+            raise ConfigurationError(f"data: {path} is missing; `safe-policy collect {TASKS[name].env_id} "
+                                     f"--trajectories {TASKS[name].trajectories} --out {path}` records it")
         dataset, task, device = read_dsrl(path), TASKS[name], check_device(self.device)
         limit = task.target_cost if self.target_cost is None else self.target_cost
         folder = self.runs / f"{base}-{name}-{seed}-{self.steps}"
