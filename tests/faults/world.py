@@ -43,6 +43,8 @@ MOVING = 0.05
 """[m/s] A fault is injected when the arm is faster than this."""
 KEPT = 3
 """Finished episodes that stay on the suite's small disk."""
+BUSY = 40.0
+"""[s] An episode whose recorder was lost waits 30 s for its receipt, and the policy runs no other meanwhile."""
 STARTING_PRIORITY = 1
 WAITING = 500
 """Messages that may wait until the suite looks."""
@@ -253,14 +255,19 @@ class FaultWorld:
     def drive_policy(self, seed: int, attempts: int = 4) -> None:
         """The policy moves the arm in an episode that is recorded. The start's pose and layout are those of `seed`."""
         wait_for(self.complete, 20.0, "heartbeats of teleop, recorder and fine-tuner")
-        for attempt in range(attempts):
+        until = time.monotonic() + BUSY
+        while attempts:
             self.arm()
             self.result, started = {}, threading.Event()
-            self.episode = threading.Thread(target=self._run_episode, args=(seed + attempt, started), daemon=True)
+            self.episode = threading.Thread(target=self._run_episode, args=(seed, started), daemon=True)
             self.episode.start()
             while self.episode.is_alive():
                 if started.wait(0.02) and self.watch.speed() > MOVING:
                     return
+            if "another one is running" in self.result.get("message", "") and time.monotonic() < until:
+                time.sleep(1.0)
+            else:
+                seed, attempts = seed + 1, attempts - 1
         raise RuntimeError(f"no episode moved the arm: {self.result}")
 
     def _run_episode(self, seed: int, started: threading.Event) -> None:
