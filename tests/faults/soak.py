@@ -50,6 +50,7 @@ def soak(world: FaultWorld, seconds: float) -> int:
                 if message := world.result.get("message", ""):
                     cuts.append(f"{passed:.0f} s: {message}")
                 note()
+                world.make_room()
                 if not world.is_armed:
                     world.heal()
                     world.arm()
