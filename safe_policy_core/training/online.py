@@ -134,16 +134,16 @@ class FineTuner:
     def save(self) -> None:
         """Writes `checkpoint`. Raises `CheckpointError` for weights that are not finite."""
         save_training(self.learner, self.checkpoint, self._command, self._store.data_hash(),
-                      {"online": {"updates": self._updates, "episodes": self._episodes, "seed": self._seed,
+                      {"fine_tuning": {"updates": self._updates, "episodes": self._episodes, "seed": self._seed,
                                   "origin": self._origin, "first": self._check.first.to_json()}})
 
 
 def _online_manifest(checkpoint: Path) -> dict[str, Any]:
     """What `FineTuner.save` wrote. Raises `CheckpointError` for a checkpoint that fine-tuning did not make."""
-    online = read_manifest(checkpoint)["extra"].get("online")
+    online = read_manifest(checkpoint)["extra"].get("fine_tuning")
     if not isinstance(online, dict) or not {"updates", "first"} <= online.keys():
-        raise CheckpointError(f"{checkpoint}: extra online: expected updates and first, got {online!r:.80}; it was not "
-                              "made by fine-tuning, so it cannot be resumed")
+        raise CheckpointError(f"{checkpoint}: extra.fine_tuning: expected updates and first, got {online!r:.80}; it was "
+                              "not made by fine-tuning, so it cannot be resumed")
     return online
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import CheckpointError
 from safe_policy_core.interfaces import Learner
 from safe_policy_core.methods.dreamer import DreamerLearner
@@ -20,10 +21,12 @@ from safe_policy_core.methods.overrides import preset
 from safe_policy_core.methods.registry import learner_class, load_learner, load_policy, make_learner
 from safe_policy_core.networks.distributions import BoundedGaussian
 from safe_policy_core.networks.optimiser import Optimiser
+from safe_policy_core.training.online import FineTuner
 from safe_policy_core.vision import ToolViewConfig
 from safe_policy_core.world_model import ImaginedSteps, LatentState
 from tests.core.fosp_rig import IMAGE_SPECS, STATE_SPECS, random_batch, weights
 from tests.core.imagination_rig import METHODS, experience, imagination_learner
+from tests.core.point_env import SPECS, demonstrations
 from tests.core.test_vision import ABOVE
 
 torch.set_num_threads(1)
@@ -195,6 +198,20 @@ class TestEveryLearner:
         runs[1].start_fine_tuning()
         assert loaded.update(random_batch(STATE_SPECS, seed=9)) == runs[1].update(random_batch(STATE_SPECS, seed=9))
         assert torch.equal(weights(loaded.model), weights(runs[1].model))
+
+    def test_updates_that_fail_are_thrown_away_in_fine_tuning(self, method: str, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+        """What fine-tuning adds to the manifest must not hide what the learner itself wrote there."""
+        store = EpisodeStore()
+        for episode in demonstrations(3):
+            store.add(episode)
+        one = learner_class(method)(SPECS, imagination_learner(method).config)
+        tuner = FineTuner(one, store, tmp_path, batch=2, length=4, seed=0)
+        tuner.learn(1)
+        good = weights(one.model)
+        monkeypatch.setattr(tuner._check, "require", lambda policy: (_ for _ in ()).throw(FloatingPointError("bad")))
+        assert tuner.learn(1)["rolled_back"] == 1
+        assert torch.equal(weights(one.model), good) and one.online
 
     def test_a_loaded_policy_acts_as_the_learners_own(self, method: str, tmp_path: Path) -> None:
         one = imagination_learner(method)

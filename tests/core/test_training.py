@@ -165,7 +165,7 @@ def test_learning_changes_and_saves_the_weights(tmp_path: Path) -> None:
     saved = BcLearner(SPECS, CONFIG)
     saved.load(tuner.checkpoint)
     assert_same(weights(learner), weights(saved))
-    assert read_manifest(tuner.checkpoint)["extra"]["online"] == {
+    assert read_manifest(tuner.checkpoint)["extra"]["fine_tuning"] == {
         "updates": 5, "episodes": 0, "seed": 2, "origin": "",
         "first": {"value": None, "cost_value": None, "violation": None}}
 
@@ -218,7 +218,7 @@ def test_finetuning_records_learns_and_reports(tmp_path: Path) -> None:
     assert rows[0]["online_share"] is None
     assert len(EpisodeStore(tmp_path / "episodes")) == 4
     assert len((tmp_path / "finetune.jsonl").read_text().splitlines()) == 4
-    assert read_manifest(result["checkpoint"])["extra"]["online"]["episodes"] == 4
+    assert read_manifest(result["checkpoint"])["extra"]["fine_tuning"]["episodes"] == 4
     json.dumps(result)
 
 

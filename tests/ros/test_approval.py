@@ -25,7 +25,7 @@ GOOD = {"episodes": 72, "success_rate": 1.0, "violation_rate": 0.0, "cost": 0.0,
 
 def weights(folder: Path, value: float, origin: str = "") -> Path:
     save_checkpoint(folder, {"w": torch.full((3,), value)}, {
-        "method": "bc", "config": {}, "specs": SPECS.to_json(), "extra": {"online": {"origin": origin}}})
+        "method": "bc", "config": {}, "specs": SPECS.to_json(), "extra": {"fine_tuning": {"origin": origin}}})
     return folder
 
 

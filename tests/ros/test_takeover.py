@@ -364,7 +364,7 @@ def test_a_session_whose_learner_hangs_ends_and_goes_on_at_the_same_episode(
     assert [row["seed"] for row in result["episodes"]] == [70, 71]
     assert len({row["path"] for row in result["episodes"]}) == 2 == len(list((out / "episodes").glob("*.h5")))
     assert result["episodes"][1]["metrics"]["rolled_back"] == 0
-    online = read_manifest(result["checkpoint"])["extra"]["online"]
+    online = read_manifest(result["checkpoint"])["extra"]["fine_tuning"]
     assert (online["updates"], online["episodes"]) == (4, 2)
     assert online["origin"] == read_manifest(checkpoint)["sha256"]
     acted = read_episode(Path(result["files"][1]))

@@ -55,7 +55,7 @@ def test_from_demonstrations_to_a_finetuned_policy(tmp_path: Path, demonstration
     manifest = read_manifest(tuned["checkpoint"])
     if method == "fosp":  # behaviour cloning does not learn from an episode that failed
         assert manifest["sha256"] != trained["sha256"]
-        assert manifest["extra"]["online"]["episodes"] == 1
+        assert manifest["extra"]["fine_tuning"]["episodes"] == 1
     json.dumps([trained, tested, tuned])
 
 

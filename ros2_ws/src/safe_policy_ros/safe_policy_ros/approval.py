@@ -23,8 +23,8 @@ class Approval:
 
     def loaded(self, checkpoint: Path, manifest: Manifest) -> None:
         """These weights act from now on."""
-        online = manifest["extra"].get("online")  # of a learner that never was in a fine-tuner: whether it may
-        self._now, self._origin = manifest["sha256"], online.get("origin", "") if isinstance(online, dict) else ""
+        tuned = manifest["extra"].get("fine_tuning")
+        self._now, self._origin = manifest["sha256"], tuned.get("origin", "") if isinstance(tuned, dict) else ""
         self._loaded[self._now] = checkpoint
 
     def require(self, task: str) -> str:
