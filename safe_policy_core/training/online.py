@@ -142,8 +142,8 @@ def _online_manifest(checkpoint: Path) -> dict[str, Any]:
     """What `FineTuner.save` wrote. Raises `CheckpointError` for a checkpoint that fine-tuning did not make."""
     online = read_manifest(checkpoint)["extra"].get("fine_tuning")
     if not isinstance(online, dict) or not {"updates", "first"} <= online.keys():
-        raise CheckpointError(f"{checkpoint}: extra.fine_tuning: expected updates and first, got {online!r:.80}; it was "
-                              "not made by fine-tuning, so it cannot be resumed")
+        raise CheckpointError(f"{checkpoint}: extra.fine_tuning: expected updates and first, got {online!r:.80}; it "
+                              "was not made by fine-tuning, so it cannot be resumed")
     return online
 
 
