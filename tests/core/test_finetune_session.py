@@ -120,7 +120,7 @@ def test_a_crash_while_learning_repeats_no_episode(tmp_path: Path, stop_at: int)
     assert len({row["path"] for row in result["episodes"]}) == 4
     assert [json.loads(line)["seed"] for line in (tmp_path / "finetune.jsonl").read_text().splitlines()] == [
         100, 101, 102, 103]
-    online = json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())["extra"]["online"]
+    online = json.loads((tmp_path / "checkpoint" / "manifest.json").read_text())["extra"]["fine_tuning"]
     assert online["updates"] == 12 and online["episodes"] == 4
 
 
