@@ -98,9 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def run(command: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """Parses and runs one subcommand. Raises `UserError` for an unknown one."""
+    """Parses and runs one subcommand. Raises `UserError` for an unknown one, and for an option that is given twice."""
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}; expected one of {', '.join(COMMANDS)}")
+    options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    if twice := [option for option in options if options.count(option) > 1]:
+        # The parser would take the last one and say nothing: a training under other settings than it was told.
+        raise UserError(f"{twice[0]}: given twice; give all its values after one of them")
     module, name = COMMANDS[command][0].split(":")
     import tyro
 

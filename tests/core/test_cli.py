@@ -53,6 +53,7 @@ def test_a_result_is_kept_for_the_report(tmp_path: Path) -> None:
     (["replay", "/does/not/exist.hdf5"], "/does/not/exist.hdf5"),
     (["report", "/does/not/exist"], "/does/not/exist"),
     (["dataset", "info", "/no/\x1b[31m"], r"/no/\x1b[31m"),
+    (["pretrain", "fosp", "--set", "units=8", "--out", "/tmp/never", "--set=layers=1"], "--set: given twice"),
 ])
 def test_bad_input_ends_with_one_line_that_names_it(arguments: list[str], names: str) -> None:
     done = safe_policy(*arguments, "--json")
