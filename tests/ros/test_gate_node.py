@@ -92,7 +92,8 @@ def arm_for(probe: GateProbe, sender: Process) -> None:
     time.sleep(0.3)
     probe.arm()
     sender.signal(signal.SIGCONT)
-    wait_for(lambda: probe.status.state == GateStatus.ACTIVE, 2.0, "motion")
+    wait_for(lambda: probe.status.state in (GateStatus.ACTIVE, GateStatus.FAULT), 2.0, "motion")
+    assert probe.status.state == GateStatus.ACTIVE, f"FAULT {probe.status.reason}"
     time.sleep(0.2)
 
 
