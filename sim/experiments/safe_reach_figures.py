@@ -125,8 +125,8 @@ def rates(path: Path, sums: Mapping[tuple[str, str, str], tuple[int, int, int]])
     for (task, method, phase), numbers in sums.items():
         if phase != "during":
             latest.setdefault(task, {})[method] = numbers
-    figure, axes = plt.subplots(1, len(latest), figsize=(2.6 * len(latest), 0.9 + 0.3 * max(map(len, latest.values()))),
-                                squeeze=False)
+    figure, axes = plt.subplots(1, len(latest), figsize=(2.6 * len(latest), 1.1 + 0.3 * max(map(len, latest.values()))),
+                                squeeze=False, layout="constrained")
     for axis, (task, methods) in zip(axes[0], latest.items(), strict=True):
         for index, (column, colour, label) in enumerate(((1, SUCCESS, "success"), (2, VIOLATION, "violation"))):
             values = [100 * numbers[column] / numbers[0] for numbers in methods.values()]
@@ -134,12 +134,13 @@ def rates(path: Path, sums: Mapping[tuple[str, str, str], tuple[int, int, int]])
         axis.set(title=task, xlim=(0, 100), xlabel="episodes [%]")
         axis.set_yticks(np.arange(len(methods)) + 0.18, list(methods), fontsize=8)
         axis.invert_yaxis()
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="lower left", ncols=2, frameon=False, fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return _saved(path, figure)
 
 
 def _saved(path: Path, figure: Any) -> Path:
-    figure.tight_layout()
+    if figure.get_layout_engine() is None:
+        figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
