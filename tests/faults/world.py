@@ -143,6 +143,7 @@ class FaultWorld:
     def make_room(self) -> None:
         """Takes away the files of all episodes but the newest finished ones: the disk is a small one, and each run
         leaves a megabyte. Between runs, after `lost_episodes` was asked."""
+        self.poll()  # a receipt that waits makes its episode one of the newest
         for path in self.finished[:-KEPT]:
             del self._finished[path]
         kept = {path.stem for path in self._finished}
