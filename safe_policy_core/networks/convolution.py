@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.mlp import NORM_EPSILON, initialise
 
 SMALLEST = 4
@@ -50,7 +51,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         self.shape, self.patch = image_shape, stem
         count = stages(image_shape, stem)
-        self.stem = nn.Linear(stem * stem * image_shape[2], depth, bias=False)
+        self.stem = Linear(stem * stem * image_shape[2], depth, bias=False)
         self.stem_norm = nn.Sequential(nn.LayerNorm(depth, NORM_EPSILON), nn.SiLU())
         layers: list[nn.Module] = []
         for stage in range(count):
@@ -77,14 +78,14 @@ class ImageDecoder(nn.Module):
         self.shape, self.patch = image_shape, stem
         count = stages(image_shape, stem)
         self.channels = depth << count
-        self.input = nn.Linear(inputs, SMALLEST * SMALLEST * self.channels)
+        self.input = Linear(inputs, SMALLEST * SMALLEST * self.channels)
         layers: list[nn.Module] = []
         for stage in reversed(range(count)):
             channels = depth << stage
             layers += [nn.ConvTranspose2d(2 * channels, channels, 4, 2, 1, bias=False), ChannelNorm(channels),
                        nn.SiLU()]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.output = nn.Linear(depth, stem * stem * image_shape[2])
+        self.output = Linear(depth, stem * stem * image_shape[2])
         initialise(self)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.mlp import NORM_EPSILON, initialise
 
 
@@ -17,7 +18,7 @@ class NormGruCell(nn.Module):
 
     def __init__(self, inputs: int, size: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(inputs + size, 3 * size, bias=False)
+        self.linear = Linear(inputs + size, 3 * size, bias=False)
         self.norm = nn.LayerNorm(3 * size, NORM_EPSILON)
         initialise(self.linear)
 

@@ -10,6 +10,8 @@ from typing import cast
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from safe_policy_core.networks.linear import Linear, linear
+
 NORM_EPSILON = 1e-3
 
 
@@ -33,13 +35,13 @@ class Hidden(nn.Sequential):
     """(..., inputs) -> (..., units): Linear without bias, LayerNorm, SiLU."""
 
     def __init__(self, inputs: int, units: int) -> None:
-        super().__init__(nn.Linear(inputs, units, bias=False), nn.LayerNorm(units, NORM_EPSILON), nn.SiLU())
+        super().__init__(Linear(inputs, units, bias=False), nn.LayerNorm(units, NORM_EPSILON), nn.SiLU())
 
     def forward(self, value: Tensor) -> Tensor:
         # Without calling the three modules: for one observation that takes as long as their sums.
-        linear, norm = cast(nn.Linear, self[0]), cast(nn.LayerNorm, self[1])
-        return functional.silu(functional.layer_norm(functional.linear(value, linear.weight), norm.normalized_shape,
-                                                     norm.weight, norm.bias, norm.eps))
+        norm = cast(nn.LayerNorm, self[1])
+        return functional.silu(functional.layer_norm(linear(value, cast(nn.Linear, self[0]).weight),
+                                                     norm.normalized_shape, norm.weight, norm.bias, norm.eps))
 
 
 class Mlp(nn.Module):
@@ -48,7 +50,7 @@ class Mlp(nn.Module):
     def __init__(self, inputs: int, outputs: int, units: int, layers: int, output_scale: float = 1.0) -> None:
         super().__init__()
         self.hidden = nn.Sequential(*(Hidden(inputs if index == 0 else units, units) for index in range(layers)))
-        self.output = nn.Linear(units if layers else inputs, outputs)
+        self.output = Linear(units if layers else inputs, outputs)
         initialise(self.hidden)
         initialise(self.output, output_scale)
 
@@ -62,8 +64,8 @@ def without_modules(layers: nn.Sequential) -> Callable[[Tensor], Tensor]:
 
     def function(value: Tensor) -> Tensor:
         for weight, bias in weights[:-1]:
-            value = functional.linear(value, weight, bias).relu_()
-        return functional.linear(value, *weights[-1])
+            value = linear(value, weight, bias).relu_()
+        return linear(value, *weights[-1])
 
     return function
 
@@ -71,5 +73,5 @@ def without_modules(layers: nn.Sequential) -> Callable[[Tensor], Tensor]:
 def relu_mlp(inputs: int, outputs: int, units: int, layers: int) -> nn.Sequential:
     """(..., inputs) -> (..., outputs): the plain network of the value-based papers, without norms."""
     sizes = [inputs, *[units] * layers]
-    parts = [part for before, after in itertools.pairwise(sizes) for part in (nn.Linear(before, after), nn.ReLU())]
-    return nn.Sequential(*parts, nn.Linear(sizes[-1], outputs))
+    parts = [part for before, after in itertools.pairwise(sizes) for part in (Linear(before, after), nn.ReLU())]
+    return nn.Sequential(*parts, Linear(sizes[-1], outputs))

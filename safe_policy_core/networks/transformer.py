@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from safe_policy_core.networks.linear import Linear, linear
+
 Past = list[tuple[Tensor, Tensor]]
 """Keys and values of earlier tokens, for each block (B * heads, tokens, units / heads)."""
 _EVERY = slice(None)
@@ -44,8 +46,8 @@ class CausalBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.attention_norm, self.feed_norm = nn.LayerNorm(units), nn.LayerNorm(units)
-        self.project, self.merge = nn.Linear(units, 3 * units), nn.Linear(units, units)
-        self.widen, self.narrow = nn.Linear(units, 4 * units), nn.Linear(4 * units, units)
+        self.project, self.merge = Linear(units, 3 * units), Linear(units, units)
+        self.widen, self.narrow = Linear(units, 4 * units), Linear(4 * units, units)
         self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
@@ -60,8 +62,8 @@ class CausalBlock(nn.Module):
             query, key, value = self._heads(self.project(normed), 3)
         else:
             weight, bias = self.project.weight, self.project.bias
-            (query,) = self._heads(functional.linear(normed[:, rows], weight[:units], bias[:units]), 1)
-            key, value = self._heads(functional.linear(normed, weight[units:], bias[units:]), 2)
+            (query,) = self._heads(linear(normed[:, rows], weight[:units], bias[:units]), 1)
+            key, value = self._heads(linear(normed, weight[units:], bias[units:]), 2)
             tokens = tokens[:, rows]
         if past is not None:
             key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
@@ -122,7 +124,7 @@ class Continuation:
         blocks = [block for block in transformer.blocks if isinstance(block, CausalBlock)]
         self._blocks = [tuple(tensor for layer in (block.attention_norm, block.project, block.merge, block.feed_norm,
                                                    block.widen, block.narrow)
-                              for tensor in (layer.weight.t().contiguous(), layer.bias)) for block in blocks]
+                              for tensor in (layer.weight, layer.bias)) for block in blocks]
         weight = self._ends[0][0]
         self._shape, self._heads, self._sequences = weight.shape, blocks[0].heads, sequences
         self._scale = (len(weight) / self._heads) ** -0.5
@@ -144,21 +146,21 @@ class Continuation:
                      ) in enumerate(self._blocks):
             normed = functional.layer_norm(value, self._shape, gain, offset)
             if number < len(self._blocks) - 1:
-                joined = self._apart(torch.addmm(shift, normed, project), 3)
+                joined = self._apart(linear(normed, project, shift), 3)
                 query = joined[0]
             else:
                 last = normed.view(self._sequences, -1, units)[:, -1]
                 value, mask = value.view(self._sequences, -1, units)[:, -1], mask[-1:]
-                (query,) = self._apart(torch.addmm(shift[:units], last, project[:, :units]), 1)
-                joined = self._apart(torch.addmm(shift[units:], normed, project[:, units:]), 2)
+                (query,) = self._apart(linear(last, project[:units], shift[:units]), 1)
+                joined = self._apart(linear(normed, project[units:], shift[units:]), 2)
             known = self._known[number]
             known[:, :, begin:end] = joined[-2:]
             keys, values = known[:, :, :end].unbind(0)
             scores = torch.baddbmm(mask, query, keys.mT, alpha=self._scale)
             mixed = self._together(torch.bmm(scores.softmax(-1), values))
-            value = torch.addmm(merged, mixed, merge).add_(value)
-            wide = torch.addmm(widened, functional.layer_norm(value, self._shape, feed, fed), widen).relu_()
-            value = torch.addmm(narrowed, wide, narrow).add_(value)
+            value = linear(mixed, merge, merged).add_(value)
+            wide = linear(functional.layer_norm(value, self._shape, feed, fed), widen, widened).relu_()
+            value = linear(wide, narrow, narrowed).add_(value)
         return functional.layer_norm(value, self._shape, *self._ends[1])
 
     def _apart(self, rows: Tensor, parts: int) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.networks.linear import Linear
 
 KERNEL, GROUPS = 5, 8
 
@@ -106,8 +107,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
         super().__init__()
         self.first, self.second = ConvBlock(inputs, outputs), ConvBlock(outputs, outputs)
-        self.shift = nn.Sequential(nn.Mish(), nn.Linear(embedding, outputs))
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
+        self.shift = nn.Sequential(nn.Mish(), Linear(embedding, outputs))
+        self.shortcut = nn.Identity() if inputs == outputs else Linear(inputs, outputs)
 
     def forward(self, value: Tensor, embedding: Tensor) -> Tensor:
         hidden = self.first(value) + self.shift(embedding).unsqueeze(1)
@@ -150,9 +151,9 @@ class TemporalUnet(nn.Module):
             raise ConfigurationError(f"dim: expected a multiple of {GROUPS} and at least one multiplier, got {dim} and "
                                      f"{multipliers}")
         self.stride = 2 ** (len(multipliers) - 1)
-        self.step_embedding = nn.Sequential(Sinusoids(dim), nn.Linear(dim, 4 * dim), nn.Mish(), nn.Linear(4 * dim, dim))
-        self.condition_embedding = nn.Sequential(nn.Linear(conditions, dim), nn.Mish(), nn.Linear(dim, 4 * dim),
-                                                 nn.Mish(), nn.Linear(4 * dim, dim))
+        self.step_embedding = nn.Sequential(Sinusoids(dim), Linear(dim, 4 * dim), nn.Mish(), Linear(4 * dim, dim))
+        self.condition_embedding = nn.Sequential(Linear(conditions, dim), nn.Mish(), Linear(dim, 4 * dim),
+                                                 nn.Mish(), Linear(4 * dim, dim))
         sizes = [dim * multiplier for multiplier in multipliers]
         embedding, deepest = 2 * dim, sizes[-1]
         inputs = [channels, *sizes[:-1]]
@@ -163,7 +164,7 @@ class TemporalUnet(nn.Module):
         upward = list(zip(sizes[:0:-1], sizes[-2::-1], strict=True))
         self.up = nn.ModuleList(Level(2 * before, after, embedding) for before, after in upward)
         self.grow = nn.ModuleList(Resample(nn.ConvTranspose1d(after, after, 4, 2, 1)) for _, after in upward)
-        self.output = nn.Sequential(ConvBlock(sizes[0], sizes[0]), nn.Linear(sizes[0], channels))
+        self.output = nn.Sequential(ConvBlock(sizes[0], sizes[0]), Linear(sizes[0], channels))
 
     def forward(self, value: Tensor, step: Tensor, conditions: Tensor, keep: Tensor) -> Tensor:
         if value.shape[1] % self.stride:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from safe_policy_core.networks.distributions import exponential_noise, sample_one_hot, unimix_log_probabilities
 from safe_policy_core.networks.gru import NormGruCell
+from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.mlp import NORM_EPSILON, Mlp, initialise
 from safe_policy_core.world_model.config import WorldModelConfig
 
@@ -72,15 +73,15 @@ class Rssm(nn.Module):
         self.feature_size = config.deter + self.stochastic_size
         self.initial_deter = nn.Parameter(torch.zeros(config.deter))
         # A linear map of joined inputs is a sum of maps; those of whole sequences run outside the time loop.
-        self.from_stochastic = nn.Linear(self.stochastic_size, config.units, bias=False)
-        self.from_action = nn.Linear(action_dim, config.units, bias=False)
+        self.from_stochastic = Linear(self.stochastic_size, config.units, bias=False)
+        self.from_action = Linear(action_dim, config.units, bias=False)
         self.input_norm = nn.Sequential(nn.LayerNorm(config.units, NORM_EPSILON), nn.SiLU())
         self.cell = NormGruCell(config.units, config.deter)
         self.prior = Mlp(config.deter, self.stochastic_size, config.units, 1)
-        self.posterior_deter = nn.Linear(config.deter, config.units, bias=False)
-        self.posterior_embedding = nn.Linear(embedding_size, config.units, bias=False)
+        self.posterior_deter = Linear(config.deter, config.units, bias=False)
+        self.posterior_embedding = Linear(embedding_size, config.units, bias=False)
         self.posterior_norm = nn.Sequential(nn.LayerNorm(config.units, NORM_EPSILON), nn.SiLU())
-        self.posterior_output = nn.Linear(config.units, self.stochastic_size)
+        self.posterior_output = Linear(config.units, self.stochastic_size)
         for layer in (self.from_stochastic, self.from_action, self.posterior_deter, self.posterior_embedding,
                       self.posterior_output):
             initialise(layer)

@@ -43,7 +43,9 @@ def _mix(safe: int, unsafe: int, total: int = 200) -> tuple[tuple[str, int], ...
 
 _ALL = (
     _FOSP,
-    Contestant("safe_dreamer", "safe_dreamer"),
+    # The paper's penalty; with the preset's it fled from all obstacles, and from the target.
+    Contestant("safe_dreamer", "safe_dreamer", settings=("initial_penalty=1e-6",)),
+    Contestant("safe_dreamer_large_penalty", "safe_dreamer"),
     Contestant("safe_dreamer_planning", "safe_dreamer", "planning"),
     Contestant("dreamer", "dreamer"),
     Contestant("recovery_rl", "recovery_rl"),

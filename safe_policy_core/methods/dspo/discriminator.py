@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig
+from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.transformer import CausalTransformer
 
 
@@ -28,8 +29,8 @@ class PreferenceAttention(nn.Module):
 
     def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
-        self.query, self.key = nn.Linear(inputs, units), nn.Linear(inputs, units)
-        self.value = nn.Linear(inputs, 1)
+        self.query, self.key = Linear(inputs, units), Linear(inputs, units)
+        self.value = Linear(inputs, 1)
 
     def forward(self, embeddings: Tensor, mask: Tensor) -> Judgement:
         query, key = self.query(embeddings), self.key(embeddings)
@@ -49,7 +50,7 @@ class SafetyTransformer(nn.Module):
 
     def __init__(self, size: int, action_dim: int, config: DiscriminatorConfig) -> None:
         super().__init__()
-        self.state, self.action = nn.Linear(size, config.units), nn.Linear(action_dim, config.units)
+        self.state, self.action = Linear(size, config.units), Linear(action_dim, config.units)
         self.time = nn.Parameter(0.02 * torch.randn(config.length, config.units))
         self.transformer = CausalTransformer(config.units, config.heads, config.layers, config.dropout)
         self.preference = PreferenceAttention(config.units, config.units)
@@ -70,9 +71,9 @@ class MlpDiscriminator(nn.Module):
         # As many parameters: a transformer layer has 12 units^2, and here are two square ones.
         width = round(config.units * math.sqrt(12 * config.layers / 2))
         self.layers = nn.Sequential(
-            nn.Linear(size + action_dim, width), nn.ReLU(), nn.Dropout(config.dropout),
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout),
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, 1))
+            Linear(size + action_dim, width), nn.ReLU(), nn.Dropout(config.dropout),
+            Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout),
+            Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout), Linear(width, 1))
 
     def forward(self, states: Tensor, actions: Tensor, mask: Tensor) -> Judgement:
         logits = self.layers(torch.cat([states, actions], -1)).squeeze(-1)

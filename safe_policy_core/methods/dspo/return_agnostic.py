@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from safe_policy_core.networks.linear import Linear
+
 
 class ReturnClassifier(nn.Module):
     """q(r | z): (B,) signals -> (B, bins) log probabilities of equal parts of the returns' range.
@@ -23,8 +25,8 @@ class ReturnClassifier(nn.Module):
     def __init__(self, bins: int, units: int) -> None:
         super().__init__()
         self.bins = bins
-        self.layers = nn.Sequential(nn.Linear(1, units), nn.ReLU(), nn.Linear(units, units), nn.ReLU(),
-                                    nn.Linear(units, bins))
+        self.layers = nn.Sequential(Linear(1, units), nn.ReLU(), Linear(units, units), nn.ReLU(),
+                                    Linear(units, bins))
         self.register_buffer("low", torch.zeros(()))
         self.register_buffer("high", torch.ones(()))
 

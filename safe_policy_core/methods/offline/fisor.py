@@ -24,6 +24,7 @@ from safe_policy_core.methods.offline.config import FisorConfig
 from safe_policy_core.methods.offline.learner import OfflineLearner
 from safe_policy_core.methods.offline.model import Decision, OfflineModel, Steps, normal_noise
 from safe_policy_core.networks.diffusion import Diffusion
+from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.mlp import relu_mlp
 from safe_policy_core.networks.paired import TwinCritics, follow
 
@@ -53,11 +54,11 @@ class Denoiser(nn.Module):
         super().__init__()
         units = config.units
         self.step = nn.Embedding(config.steps, _STEP_FEATURES)
-        self.input = nn.Linear(inputs + action_dim + _STEP_FEATURES, units)
+        self.input = Linear(inputs + action_dim + _STEP_FEATURES, units)
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Dropout(config.dropout), nn.LayerNorm(units), nn.Linear(units, 4 * units), nn.Mish(),
-                          nn.Linear(4 * units, units)) for _ in range(config.blocks))
-        self.output = nn.Linear(units, action_dim)
+            nn.Sequential(nn.Dropout(config.dropout), nn.LayerNorm(units), Linear(units, 4 * units), nn.Mish(),
+                          Linear(4 * units, units)) for _ in range(config.blocks))
+        self.output = Linear(units, action_dim)
 
     def forward(self, state: Tensor, action: Tensor, step: Tensor) -> Tensor:
         hidden = self.input(torch.cat([state, action, self.step(step)], -1))

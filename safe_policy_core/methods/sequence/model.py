@@ -24,6 +24,7 @@ from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.sequence.config import SequenceConfig
 from safe_policy_core.networks.distributions import SquashedGaussian
+from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.mlp import Mlp
 from safe_policy_core.networks.normalisers import Standardiser
 from safe_policy_core.networks.transformer import CausalTransformer, continuation_mask
@@ -101,10 +102,10 @@ class ConditionalTransformer(nn.Module):
         units = config.units
         self.stochastic, self.steps = config.stochastic, config.episode_length
         self.time = nn.Embedding(config.episode_length, units)
-        self.return_token, self.cost_token = nn.Linear(1, units), nn.Linear(1, units) if config.use_cost else None
-        self.state_token, self.action_token = nn.Linear(inputs, units), nn.Linear(action_dim, units)
+        self.return_token, self.cost_token = Linear(1, units), Linear(1, units) if config.use_cost else None
+        self.state_token, self.action_token = Linear(inputs, units), Linear(action_dim, units)
         self.transformer = CausalTransformer(units, config.heads, config.layers, config.dropout)
-        self.action_head = nn.Linear(units, action_dim * (2 if config.stochastic else 1))
+        self.action_head = Linear(units, action_dim * (2 if config.stochastic else 1))
         self.cost_head = Mlp(units + action_dim, 1, units, 1) if config.use_cost else None
         self.tokens = 4 if config.use_cost else 3
         self.to_go = Standardiser(2, batches=1)

@@ -1,0 +1,73 @@
+"""oneDNN's linear layer gives what torch's does, in values and in gradients of the first and second order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from safe_policy_core.networks import linear as module
+from safe_policy_core.networks.linear import Linear, linear
+
+
+@pytest.fixture(autouse=True)
+def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN on any processor and for any size: with MKL on both sides there would be nothing to compare."""
+    monkeypatch.setattr(module, "WORTHWHILE", 0)
+    monkeypatch.setattr(module, "_product", lambda: torch.ops.mkldnn._linear_pointwise)
+
+
+def _parts(*shape: int) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(*shape, generator=generator).requires_grad_(),
+            (torch.randn(7, shape[-1], generator=generator) / 4).requires_grad_(),
+            torch.randn(7, generator=generator).requires_grad_())
+
+
+@pytest.mark.parametrize("shape", [(1, 16), (33, 16), (3, 5, 16), (2, 3, 4, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_are_those_of_torch(shape: tuple[int, ...], bias: bool) -> None:
+    value, weight, offset = _parts(*shape)
+    parts = (value, weight, offset) if bias else (value, weight)
+    ours, theirs = linear(*parts), functional.linear(*parts)
+    assert "Addmm" not in type(ours.grad_fn).__name__ and ours.shape == theirs.shape
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for loss in (lambda output: output.square().sum(), lambda output: output.sum()):  # the second's has strides of 0
+        for own, expected in zip(torch.autograd.grad(loss(linear(*parts)), parts),
+                                 torch.autograd.grad(loss(functional.linear(*parts)), parts), strict=True):
+            torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_penalty_on_the_gradient_can_be_learned_from() -> None:
+    found = []
+    for layer in (linear, functional.linear):
+        value, weight, offset = _parts(9, 16)
+        (slope,) = torch.autograd.grad(layer(value, weight, offset).tanh().sum(), value, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), (weight, offset)))
+    for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_views_of_weights_and_other_types() -> None:
+    value, weight, offset = _parts(9, 16)
+    rows = torch.randn(16, 7)
+    torch.testing.assert_close(linear(value, rows.T), value @ rows, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(linear(value[::2, :], weight[2:], offset[2:]),
+                               functional.linear(value[::2, :], weight[2:], offset[2:]), rtol=1e-4, atol=1e-4)
+    double = [part.double() for part in (value, weight, offset)]
+    assert linear(*double).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(value, weight, offset).dtype == torch.bfloat16
+    with torch.inference_mode():
+        torch.testing.assert_close(linear(value, weight, offset), functional.linear(value, weight, offset))
+
+
+def test_the_module_has_the_weights_of_torch_and_its_names() -> None:
+    torch.manual_seed(1)
+    ours = Linear(16, 7)
+    torch.manual_seed(1)
+    theirs = torch.nn.Linear(16, 7)
+    theirs.load_state_dict(ours.state_dict())
+    value = torch.randn(5, 16)
+    torch.testing.assert_close(ours(value), theirs(value), rtol=1e-5, atol=1e-5)
