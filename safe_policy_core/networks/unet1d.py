@@ -1,7 +1,6 @@
 """The temporal U-Net of Diffuser (Janner et al. 2022), conditioned as in Decision Diffuser (Ajay et al. 2022).
 
-Everything is (batch, time, channels), the layout in which a convolution over time is one large matrix product for
-each of its taps, without copies: on a CPU core a training pass of 1024 channels took 0.85 of `Conv1d`'s time.
+Everything is (batch, time, channels), the layout in which a convolution over time is one large matrix product.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from safe_policy_core.errors import ConfigurationError
-from safe_policy_core.networks.linear import Linear
+from safe_policy_core.networks.linear import Linear, linear
 
 KERNEL, GROUPS = 5, 8
 
@@ -35,41 +34,38 @@ class Sinusoids(nn.Module):
         return torch.cat([angle.sin(), angle.cos()], -1)
 
 
-class _Taps(torch.autograd.Function):
+class _TimeConvolution(torch.autograd.Function):
     """(B, T, C), (taps, C, O), (O,) -> (B, T, O): a convolution with zeros around each sequence.
 
-    The padded sequences lie behind one another in memory as one tall matrix. Tap k is the product of that matrix,
-    moved by k rows, with the weights of the tap; the few rows that mix two sequences are left out in the end.
+    What it sees at a step is a row of taps * C numbers, so that it and its gradients are one matrix product each. The
+    rows are made again for the backward pass, they take `taps` times the memory of the sequences.
     """
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        (batch, steps, channels), (taps, _, outputs) = value.shape, weight.shape
-        border = taps // 2
-        padded = functional.pad(value, (0, 0, border, border)).view(-1, channels)
-        rows = len(padded) - 2 * border
-        whole = value.new_empty(len(padded), outputs)
-        result = torch.addmm(bias, padded[:rows], weight[0], out=whole[:rows])
-        for tap in range(1, taps):
-            result.addmm_(padded[tap:tap + rows], weight[tap])
+        border = len(weight) // 2
+        padded = functional.pad(value, (0, 0, border, border))
         ctx.save_for_backward(padded, weight)
-        return whole.view(batch, steps + 2 * border, outputs)[:, :steps].contiguous()
+        return linear(_windows(padded, len(weight)), weight.flatten(0, 1).T, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         padded, weight = ctx.saved_tensors
-        (batch, steps, outputs), taps = gradient.shape, len(weight)
-        border = taps // 2
-        rows = len(padded) - 2 * border
-        # Zeros where the forward pass left rows out.
-        tall = functional.pad(gradient, (0, 0, 0, 2 * border)).view(-1, outputs)[:rows]
-        to_value, to_weight = torch.zeros_like(padded), torch.empty_like(weight)
+        taps, steps = len(weight), gradient.shape[1]
+        border, flat = taps // 2, gradient.flatten(0, 1)
+        to_weight = linear(_windows(padded, taps).flatten(0, 1).T, flat.T)
+        to_windows = linear(gradient, weight.flatten(0, 1)).unflatten(-1, (taps, -1))
+        to_value = torch.zeros_like(padded)
         for tap in range(taps):
-            to_value[tap:tap + rows].addmm_(tall, weight[tap].T)
-            torch.mm(padded[tap:tap + rows].T, tall, out=to_weight[tap])
-        whole = to_value.view(batch, steps + 2 * border, -1)[:, border:border + steps]
-        return whole, to_weight, gradient.sum((0, 1))
+            to_value[:, tap:tap + steps] += to_windows[:, :, tap]
+        return to_value[:, border:border + steps], to_weight.view_as(weight), flat.sum(0)
+
+
+def _windows(padded: Tensor, taps: int) -> Tensor:
+    """(B, T + taps - 1, C) -> (B, T, taps * C)."""
+    (batch, steps, channels), (sequence, *_) = padded.shape, padded.stride()
+    return padded.as_strided((batch, steps - taps + 1, taps * channels), (sequence, channels, 1)).contiguous()
 
 
 class TimeConv(nn.Module):
@@ -82,7 +78,7 @@ class TimeConv(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-limit, limit))
 
     def forward(self, value: Tensor) -> Tensor:
-        return _Taps.apply(value, self.weight, self.bias)
+        return _TimeConvolution.apply(value, self.weight, self.bias)
 
 
 class TimeNorm(nn.GroupNorm):
