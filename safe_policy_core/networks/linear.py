@@ -49,11 +49,15 @@ class _Linear(torch.autograd.Function):
                 linear(gradient.T, value.T) if to_weight else None, gradient.sum(0) if to_bias else None)
 
 
+def onednn_wins(value: Tensor, multiplications: int) -> bool:
+    """Whether `linear` takes oneDNN for a product of so many multiplications."""
+    return (value.is_cpu and multiplications >= WORTHWHILE and value.dtype == torch.float32 and _product() is not None
+            and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling())
+
+
 def linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`: (..., I), (O, I), (O,) -> (..., O)."""
-    if (value.is_cpu and value.numel() * len(weight) >= WORTHWHILE and _product() is not None
-            and value.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()):
+    if onednn_wins(value, value.numel() * len(weight)):
         return _Linear.apply(value.reshape(-1, value.shape[-1]), weight, bias).view(*value.shape[:-1], len(weight))
     return functional.linear(value, weight, bias)
 

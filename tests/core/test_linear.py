@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from safe_policy_core.networks import linear as module
 from safe_policy_core.networks.linear import Linear, linear
+from safe_policy_core.networks.paired import PairedMlp
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +72,17 @@ def test_the_module_has_the_weights_of_torch_and_its_names() -> None:
     theirs.load_state_dict(ours.state_dict())
     value = torch.randn(5, 16)
     torch.testing.assert_close(ours(value), theirs(value), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("candidates", [(), (4,)])
+def test_networks_one_by_one_are_those_in_one_pass(candidates: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    paired, state, choice = PairedMlp(5, 2, 3, 8, 2, members=3), torch.randn(6, 5), torch.randn(*candidates, 6, 2)
+    found = []
+    for product in (torch.ops.mkldnn._linear_pointwise, None):
+        monkeypatch.setattr(module, "_product", lambda product=product: product)
+        values = paired(state, choice, slice(1, 3))
+        found.append([values, *torch.autograd.grad(values.square().sum(), list(paired.parameters()))])
+    assert found[0][0].shape == (2, *candidates, 6, 3)
+    for own, expected in zip(*found, strict=True):
+        torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
