@@ -75,7 +75,8 @@ def test_the_module_has_the_weights_of_torch_and_its_names() -> None:
 
 
 @pytest.mark.parametrize("candidates", [(), (4,)])
-def test_networks_one_by_one_are_those_in_one_pass(candidates: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_one_by_one_are_those_in_one_pass(candidates: tuple[int, ...],
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     paired, state, choice = PairedMlp(5, 2, 3, 8, 2, members=3), torch.randn(6, 5), torch.randn(*candidates, 6, 2)
     found = []
