@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-WORTHWHILE = 2**22
-"""Multiplications from which on oneDNN wins, the calls through Python included; 64 rows of 256 to 256."""
+WORTHWHILE, WITHOUT_GRADIENTS = 2**22, 2**20
+"""Multiplications from which on oneDNN wins, the calls through Python included: 64 rows of 256 to 256."""
 
 
 @cache
@@ -51,15 +51,18 @@ class _Linear(torch.autograd.Function):
 
 def onednn_wins(value: Tensor, multiplications: int) -> bool:
     """Whether `linear` takes oneDNN for a product of so many multiplications."""
-    return (value.is_cpu and multiplications >= WORTHWHILE and value.dtype == torch.float32 and _product() is not None
-            and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling())
+    return (multiplications >= (WORTHWHILE if torch.is_grad_enabled() else WITHOUT_GRADIENTS) and value.is_cpu
+            and value.dtype == torch.float32 and _product() is not None and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling())
 
 
 def linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`torch.nn.functional.linear`: (..., I), (O, I), (O,) -> (..., O)."""
-    if onednn_wins(value, value.numel() * len(weight)):
-        return _Linear.apply(value.reshape(-1, value.shape[-1]), weight, bias).view(*value.shape[:-1], len(weight))
-    return functional.linear(value, weight, bias)
+    if not onednn_wins(value, value.numel() * len(weight)):
+        return functional.linear(value, weight, bias)
+    if not torch.is_grad_enabled():
+        return _product()(value, weight, bias, "none", [], "")
+    return _Linear.apply(value.reshape(-1, value.shape[-1]), weight, bias).view(*value.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

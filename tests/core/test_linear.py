@@ -16,6 +16,7 @@ from safe_policy_core.networks.paired import PairedMlp
 def everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN on any processor and for any size: with MKL on both sides there would be nothing to compare."""
     monkeypatch.setattr(module, "WORTHWHILE", 0)
+    monkeypatch.setattr(module, "WITHOUT_GRADIENTS", 0)
     monkeypatch.setattr(module, "_product", lambda: torch.ops.mkldnn._linear_pointwise)
 
 
