@@ -43,7 +43,7 @@ class SafeReachExperiment:
     tests: int = 100
     """Test episodes of a phase."""
     episodes: int = 40
-    """Fine-tuning episodes."""
+    """Fine-tuning episodes; 0 ends with the tests before."""
     updates: int = 50
     """Gradient steps after each of them."""
     steps_scale: float = 1.0
@@ -111,7 +111,7 @@ class SafeReachExperiment:
         yield ORIGINAL, "offline", self._test(folder / "offline.json", trained, ORIGINAL, seed)
         for task in self.tasks:
             yield task, "before", self._test(folder / f"{task}_before.json", trained, task, seed)
-            if not contestant.finetunes:
+            if not (contestant.finetunes and self.episodes):
                 continue
             tuned = folder / task
             yield task, "during", Stage(folder / f"{task}_during.json", (
