@@ -35,6 +35,9 @@ class FospConfig:
     """States of a batch from which rollouts start, drawn anew at each step; 0 takes all."""
     discount: float = 0.97
     """Gamma. Table 4's 0.997 is for episodes of 1000 steps; at 0.97 a step is worth 3% in an episode of 80."""
+    cost_discount: float | None = None
+    """Gamma of the cost's Q and V; None is `discount`, as in the paper. Costs further away than a detour takes are
+    the same for all actions, and their noise hides what an action itself will cost."""
     reward_lambda: float = 0.95
     cost_lambda: float = 0.95
     expectile: float = 0.8

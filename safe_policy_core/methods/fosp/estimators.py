@@ -38,6 +38,8 @@ class ReturnEstimator(nn.Module):
     def __init__(self, kind: Literal["reward", "cost"], inputs: int, action_dim: int, config: FospConfig) -> None:
         super().__init__()
         self.kind, self.config = kind, config
+        own = config.cost_discount if kind == "cost" else None
+        self.discount = config.discount if own is None else own
         self.critic = Critic(inputs, action_dim, config.units, config.layers,
                              pessimism="min" if kind == "reward" else "max", two_hot=config.two_hot_critics,
                              target_rate=config.slow_rate)
@@ -71,8 +73,8 @@ class ReturnEstimator(nn.Module):
             later = torch.cat([values[steps:].detach().view(horizon, count)[1:],
                                self.value(imagined.features[-1]).unsqueeze(0)])
             blend = config.reward_lambda if self.kind == "reward" else config.cost_lambda
-            returns = lambda_returns(rewards[1], imagined.continues, later, config.discount, blend)
-            targets = torch.cat([one_step_target(rewards[0], real.next_terminal, next_values, config.discount),
+            returns = lambda_returns(rewards[1], imagined.continues, later, self.discount, blend)
+            targets = torch.cat([one_step_target(rewards[0], real.next_terminal, next_values, self.discount),
                                  returns.flatten()])
             if config.advantage_scale == "return":
                 self.scale.update(returns)

@@ -107,9 +107,9 @@ class FospModel(nn.Module):
         """Q~ of eq. 22: (N, features), (N, action_dim) -> (N,)."""
         config = self.config
         bounds = [given if given is not None
-                  else discounted_bound(float(largest), config.discount, config.episode_length)
-                  for given, largest in ((config.largest_return, self.largest_reward),
-                                         (config.largest_cost_return, self.largest_cost))]
+                  else discounted_bound(float(largest), estimator.discount, config.episode_length)
+                  for given, largest, estimator in ((config.largest_return, self.largest_reward, self.reward),
+                                                    (config.largest_cost_return, self.largest_cost, self.cost))]
         return expansion_utility(self.reward.critic(features, action), self.cost.critic(features, action),
                                  bounds[0], bounds[1])
 
