@@ -46,16 +46,18 @@ class TestRealSteps:
 
 
 class TestEstimators:
-    def test_critic_targets_on_recorded_and_imagined_steps(self) -> None:
-        one = learner(slow_scale=0.0, expectile=0.8, horizon=1, imagination_starts=4)
-        torch.nn.init.normal_(one.model.reward.critic.networks[0].output.weight)
-        torch.nn.init.normal_(one.model.reward.value.network.output.weight)
+    @pytest.mark.parametrize(("kind", "cost_discount", "gamma"),
+                             [("reward", 0.5, 0.97), ("cost", None, 0.97), ("cost", 0.5, 0.5)])
+    def test_critic_targets_on_recorded_and_imagined_steps(self, kind: str, cost_discount: float | None, gamma: float
+                                                           ) -> None:
+        one = learner(slow_scale=0.0, expectile=0.8, horizon=1, imagination_starts=4, cost_discount=cost_discount)
+        estimator = getattr(one.model, kind)
+        torch.nn.init.normal_(estimator.critic.networks[0].output.weight)
+        torch.nn.init.normal_(estimator.value.network.output.weight)
         real, _, imagined, *_ = prepared(one)
-        estimator = one.model.reward
         loss, _, _ = estimator.loss(real, imagined)
-        gamma = one.config.discount
         with torch.no_grad():
-            target = real.reward + gamma * (~real.next_terminal) * estimator.value(real.next_features)
+            target = getattr(real, kind) + gamma * (~real.next_terminal) * estimator.value(real.next_features)
             both = torch.stack([network(torch.cat([real.features, real.action], -1)).squeeze(-1)
                                 for network in estimator.critic.networks])
             slow = estimator.critic(real.features, real.action, slow=True)
@@ -64,7 +66,7 @@ class TestEstimators:
             each = (both - target).square().sum(0) + torch.where(error < 0, 0.2, 0.8) * error.square()
             expected = (each * real.mask).sum() / real.mask.sum()
             start, arrived = imagined.features
-            target = imagined.reward[0] + gamma * imagined.continues[0] * estimator.value(arrived)
+            target = getattr(imagined, kind)[0] + gamma * imagined.continues[0] * estimator.value(arrived)
             both = torch.stack([network(torch.cat([start, imagined.action[0]], -1)).squeeze(-1)
                                 for network in estimator.critic.networks])
             error = estimator.critic(start, imagined.action[0], slow=True) - estimator.value(start)
