@@ -125,15 +125,19 @@ def rates(path: Path, sums: Mapping[tuple[str, str, str], tuple[int, int, int]])
     for (task, method, phase), numbers in sums.items():
         if phase != "during":
             latest.setdefault(task, {})[method] = numbers
-    figure, axes = plt.subplots(1, len(latest), figsize=(2.6 * len(latest), 1.1 + 0.3 * max(map(len, latest.values()))),
-                                squeeze=False, layout="constrained")
-    for axis, (task, methods) in zip(axes[0], latest.items(), strict=True):
+    methods = list(dict.fromkeys(method for numbers in latest.values() for method in numbers))
+    # One list of names for all panels, else they take more room than the bars.
+    figure, axes = plt.subplots(1, len(latest), figsize=(2 + 1.7 * len(latest), 1.1 + 0.3 * len(methods)),
+                                squeeze=False, sharey=True, layout="constrained")
+    for axis, (task, found) in zip(axes[0], latest.items(), strict=True):
+        rows = np.array([methods.index(method) for method in found])
         for index, (column, colour, label) in enumerate(((1, SUCCESS, "success"), (2, VIOLATION, "violation"))):
-            values = [100 * numbers[column] / numbers[0] for numbers in methods.values()]
-            axis.barh(np.arange(len(methods)) + 0.36 * index, values, 0.34, color=colour, label=label)
-        axis.set(title=task, xlim=(0, 100), xlabel="episodes [%]")
-        axis.set_yticks(np.arange(len(methods)) + 0.18, list(methods), fontsize=8)
-        axis.invert_yaxis()
+            values = [100 * numbers[column] / numbers[0] for numbers in found.values()]
+            axis.barh(rows + 0.36 * index, values, 0.34, color=colour, label=label)
+        axis.set_title(task, fontsize=10)
+        axis.set(xlim=(0, 100), xlabel="episodes [%]")
+    axes[0][0].set_yticks(np.arange(len(methods)) + 0.18, methods, fontsize=8)
+    axes[0][0].invert_yaxis()
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower left", ncols=2, frameon=False, fontsize=8)
     return _saved(path, figure)
 
