@@ -33,20 +33,38 @@ def _product() -> Any:
     return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
-class _Linear(torch.autograd.Function):
-    """(N, I), (O, I), (O,) -> (N, O), differentiable any number of times."""
+class _ToWeights(torch.autograd.Function):
+    """(O, I), (O,), (N, I) -> (N, O) nothing at all, whose gradient is that of the layer's output.
+
+    A node of its own: `torch.autograd.grad` leaves out nodes that nobody asked for, not parts of one written in Python.
+    An actor's loss goes through critics and a world model, whose weights are not asked for. For the same reason it is
+    given a detached value; a second derivative through a gradient of weights is an error.
+    """
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(value, weight)
+    def forward(ctx: Any, weight: Tensor, bias: Tensor | None, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.new_zeros(()).expand(len(value), len(weight))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (value,), (to_weight, to_bias, _) = ctx.saved_tensors, ctx.needs_input_grad
+        return (linear(gradient.T, value.T) if to_weight else None, gradient.sum(0) if to_bias else None, None)
+
+
+class _Linear(torch.autograd.Function):
+    """(N, I), (O, I), (O,) and what `_ToWeights` gave -> (N, O); gradients of the value are differentiable."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, weight: Tensor, bias: Tensor | None, to_weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
         return _product()(value, weight, bias, "none", [], "")
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        value, weight = ctx.saved_tensors
-        to_value, to_weight, to_bias = ctx.needs_input_grad
-        return (linear(gradient, weight.T) if to_value else None,
-                linear(gradient.T, value.T) if to_weight else None, gradient.sum(0) if to_bias else None)
+        (weight,), (to_value, *_, to_weights) = ctx.saved_tensors, ctx.needs_input_grad
+        return (linear(gradient, weight.T) if to_value else None, None, None, gradient if to_weights else None)
 
 
 def onednn_wins(value: Tensor, multiplications: int) -> bool:
@@ -62,7 +80,9 @@ def linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return functional.linear(value, weight, bias)
     if not torch.is_grad_enabled():
         return _product()(value, weight, bias, "none", [], "")
-    return _Linear.apply(value.reshape(-1, value.shape[-1]), weight, bias).view(*value.shape[:-1], len(weight))
+    flat = value.reshape(-1, value.shape[-1])
+    return _Linear.apply(flat, weight, bias, _ToWeights.apply(weight, bias, flat.detach())).view(
+        *value.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

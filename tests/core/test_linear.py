@@ -51,6 +51,33 @@ def test_a_penalty_on_the_gradient_can_be_learned_from() -> None:
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_a_second_derivative_that_would_be_wrong_is_an_error() -> None:
+    value, weight, _ = _parts(9, 16)
+    (slope,) = torch.autograd.grad(linear(value, weight).square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"differentiate twice|not have been used"):
+        torch.autograd.grad(slope.sum(), value)
+
+
+def test_gradients_that_nobody_asked_for_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The actor's loss goes through the critics: two of three products would be for nothing."""
+    calls: list[torch.Size] = []
+
+    def counted(value: Tensor, *others: object) -> Tensor:
+        calls.append(value.shape)
+        return torch.ops.mkldnn._linear_pointwise(value, *others)
+
+    monkeypatch.setattr(module, "_product", lambda: counted)
+    value, weight, offset = _parts(9, 16)
+    back, to_weights = torch.Size((9, 7)), torch.Size((7, 9))
+    for given, wanted, expected in ((value, (value,), {back}), (value.detach(), (weight, offset), {to_weights}),
+                                    (value, (value, weight, offset), {back, to_weights})):
+        output = linear(given, weight, offset).sum()
+        calls.clear()
+        torch.autograd.grad(output, wanted)
+        assert set(calls) == expected
+        assert len(calls) == len(expected)
+
+
 def test_views_of_weights_and_other_types() -> None:
     value, weight, offset = _parts(9, 16)
     rows = torch.randn(16, 7)
