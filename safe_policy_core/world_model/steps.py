@@ -18,7 +18,8 @@ class RealSteps:
 
     features, next_features: (N, features). action: (N, action_dim), executed at the state.
     mask: (N,) 1 where the step is whole (not across the end of an episode or of a window), else 0.
-    reward, cost: (N,) received on arriving at the next state. next_terminal: (N,) bool.
+    reward, cost: (N,) received on arriving at the next state. next_terminal: (N,) bool. length: as many of them in a
+    row are of the same window.
     """
 
     features: Tensor
@@ -28,6 +29,7 @@ class RealSteps:
     reward: Tensor
     cost: Tensor
     next_terminal: Tensor
+    length: int = 1
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over whole steps."""
@@ -61,7 +63,7 @@ def real_steps(features: Tensor, batch: Batch) -> tuple[RealSteps, Tensor]:
         features=features[:, :-1].flatten(0, 1), next_features=features[:, 1:].flatten(0, 1),
         action=batch["next_action"][:, :-1].flatten(0, 1), mask=has_next.flatten().float(),
         reward=batch["reward"][:, 1:].flatten(), cost=batch["cost"][:, 1:].flatten(),
-        next_terminal=batch["is_terminal"][:, 1:].flatten()), has_next
+        next_terminal=batch["is_terminal"][:, 1:].flatten(), length=has_next.shape[1]), has_next
 
 
 def imagine(world_model: WorldModel, start: LatentState, is_terminal: Tensor, act: Callable[[Tensor, int], Tensor],

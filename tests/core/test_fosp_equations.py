@@ -17,6 +17,7 @@ from safe_policy_core.methods.fosp.equations import (
     offline_weight_product,
     one_step_target,
     online_weight,
+    recorded_targets,
     violation_target,
 )
 
@@ -75,6 +76,25 @@ class TestLambdaReturns:
     def test_lambda_zero_is_one_step(self) -> None:
         returns = lambda_returns(torch.ones(2), torch.ones(2), torch.tensor([5.0, 7.0]), 0.5, 0.0)
         assert returns.tolist() == pytest.approx([1 + 2.5, 1 + 3.5])
+
+
+def test_recorded_targets_by_hand() -> None:
+    """Discount 1/2, lambda 1/2. The second window's middle step is across an episode's end, its first one ends one."""
+    reward = torch.tensor([[1.0, 2.0, 4.0], [1.0, 9.0, 4.0]])
+    value = torch.tensor([[10.0, 20.0, 40.0], [10.0, 20.0, 40.0]])
+    terminal = torch.tensor([[False, False, False], [True, False, False]])
+    whole = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])
+    last = 4 + 40 / 2
+    middle = 2 + (20 + last) / 2 / 2
+    first = 1 + (10 + middle) / 2 / 2
+    found = recorded_targets(reward, terminal, value, whole, 0.5, 0.5)
+    torch.testing.assert_close(found[0], torch.tensor([first, middle, last]))
+    assert (found[1, 0], found[1, 2]) == (1.0, last)
+    # The step before the one that is not whole bootstraps at once; lambda 0 is eq. 10 everywhere.
+    alone = recorded_targets(reward[:, 1:], terminal[:, 1:], value[:, 1:], torch.tensor([[1.0, 0.0]] * 2), 0.5, 0.5)
+    assert alone[0, 0] == 2 + 20 / 2
+    torch.testing.assert_close(recorded_targets(reward, terminal, value, whole, 0.5, 0.0),
+                               one_step_target(reward, terminal, value, 0.5))
 
 
 def test_one_step_target_stops_at_terminal_states() -> None:

@@ -40,6 +40,9 @@ class FospConfig:
     the same for all actions, and their noise hides what an action itself will cost."""
     reward_lambda: float = 0.95
     cost_lambda: float = 0.95
+    recorded_lambda: float = 0.0
+    """Lambda along recorded windows. 0 is eq. 10: one step, and V behind it. With more, a Q of recorded actions knows
+    what came of them, and takes what the recorded behaviour did next for what comes."""
     expectile: float = 0.8
     """Kappa of eq. 7: weight of V's error where Q > V."""
     cost_direction: Literal["pessimistic", "optimistic"] = "pessimistic"

@@ -32,6 +32,19 @@ def one_step_target(reward: Tensor, terminal: Tensor, next_value: Tensor, discou
     return reward + discount * (1 - terminal.to(reward.dtype)) * next_value
 
 
+def recorded_targets(reward: Tensor, terminal: Tensor, next_value: Tensor, whole: Tensor, discount: float, blend: float
+                     ) -> Tensor:
+    """`one_step_target` along recorded windows, TD(lambda) as in eq. 8: all (B, L), rows in order of time.
+
+    whole: 1 where a step is not across the end of an episode. A step's successor counts where it is whole.
+    """
+    targets = [one_step_target(reward[:, -1], terminal[:, -1], next_value[:, -1], discount)]
+    for row in reversed(range(reward.shape[1] - 1)):
+        following = torch.lerp(next_value[:, row], targets[-1], blend * whole[:, row + 1])
+        targets.append(one_step_target(reward[:, row], terminal[:, row], following, discount))
+    return torch.stack(targets[::-1], 1)
+
+
 def violation_target(cost: Tensor, next_probability: Tensor, discount: float) -> Tensor:
     """Eq. 30 for the probability of a violation: max(1[cost > 0], gamma_u p(s_{t+1}))."""
     return torch.maximum((cost > 0).to(next_probability.dtype), discount * next_probability)

@@ -13,7 +13,7 @@ from safe_policy_core.methods.fosp.config import FospConfig
 from safe_policy_core.methods.fosp.equations import (
     expectile_loss,
     lambda_returns,
-    one_step_target,
+    recorded_targets,
     violation_target,
 )
 from safe_policy_core.networks.critic import Critic, Value
@@ -74,8 +74,10 @@ class ReturnEstimator(nn.Module):
                                self.value(imagined.features[-1]).unsqueeze(0)])
             blend = config.reward_lambda if self.kind == "reward" else config.cost_lambda
             returns = lambda_returns(rewards[1], imagined.continues, later, self.discount, blend)
-            targets = torch.cat([one_step_target(rewards[0], real.next_terminal, next_values, self.discount),
-                                 returns.flatten()])
+            reward, terminal, behind, whole = (part.view(-1, real.length) for part in (
+                rewards[0], real.next_terminal, next_values, real.mask))
+            recorded = recorded_targets(reward, terminal, behind, whole, self.discount, config.recorded_lambda)
+            targets = torch.cat([recorded.flatten(), returns.flatten()])
             if config.advantage_scale == "return":
                 self.scale.update(returns)
             elif real.mask.any():
