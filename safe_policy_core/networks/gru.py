@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from safe_policy_core.networks.linear import Linear
+from safe_policy_core.networks.linear import Linear, at_least_float32
 from safe_policy_core.networks.mlp import NORM_EPSILON, initialise
 
 
@@ -23,7 +23,7 @@ class NormGruCell(nn.Module):
         initialise(self.linear)
 
     def forward(self, value: Tensor, state: Tensor) -> Tensor:
-        gates = self.norm(self.linear(torch.cat([value, state], -1)))
+        gates = at_least_float32(self.norm(self.linear(torch.cat([value, state], -1))))
         reset, candidate, update = gates.chunk(3, -1)
         candidate = torch.tanh(torch.sigmoid(reset) * candidate)
         return torch.lerp(state, candidate, torch.sigmoid(update - 1))

@@ -85,6 +85,11 @@ def linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         *value.shape[:-1], len(weight))
 
 
+def at_least_float32(value: Tensor) -> Tensor:
+    """What autocast made half as precise, for sums, losses and states that last; anything else as it is."""
+    return value.float() if value.dtype in (torch.bfloat16, torch.float16) else value
+
+
 class Linear(nn.Linear):
     """`torch.nn.Linear`, by `linear`."""
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from safe_policy_core.networks.linear import Linear, linear
+from safe_policy_core.networks.linear import Linear, at_least_float32, linear
 
 NORM_EPSILON = 1e-3
 
@@ -55,7 +55,7 @@ class Mlp(nn.Module):
         initialise(self.output, output_scale)
 
     def forward(self, value: Tensor) -> Tensor:
-        return self.output(self.hidden(value))
+        return at_least_float32(self.output(self.hidden(value)))
 
 
 def without_modules(layers: nn.Sequential) -> Callable[[Tensor], Tensor]:

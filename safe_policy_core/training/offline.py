@@ -18,32 +18,34 @@ from safe_policy_core.interfaces import Learner
 from safe_policy_core.training.events import Events
 from safe_policy_core.training.metrics import Means, append_row, keep_rows_until
 from safe_policy_core.training.preparation import with_virtual_obstacles
-from safe_policy_core.training.steps import OFFLINE, selected, source_of, take_step
+from safe_policy_core.training.steps import OFFLINE, Precision, selected, source_of, take_step
 
 
 def train_offline(learner: Learner, data: EpisodeStore | DsrlDataset, steps: int, batch: int, length: int,
                   seed: int = 0, checkpoint_dir: Path | None = None, log: Path | None = None, resume: bool = False,
-                  progress: bool = True, *, checkpoint_every: int = 500, log_every: int = 20, command: str = ""
-                  ) -> dict[str, float]:
+                  progress: bool = True, *, checkpoint_every: int = 500, log_every: int = 20, command: str = "",
+                  precision: Precision = "float32") -> dict[str, float]:
     """Takes updates until `steps` of them are done, and returns the mean metrics of the last window.
 
     batch, length: sequences per update and rows per sequence. log: JSONL, means over `log_every`
     updates, with TensorBoard files beside it. checkpoint_dir: a folder replaced as a whole every
     `checkpoint_every` updates and at the end. resume: continues from `checkpoint_dir` when it holds a
     checkpoint; on a CPU the numbers are those of an uninterrupted run. progress: a bar on stderr.
+    precision: as for `take_step`.
 
     Raises `DatasetError` for unfit episodes, `CheckpointError` for a checkpoint of another run,
     and `FloatingPointError` when the loss is no longer finite.
     """
     chosen = (source_of(data, learner) if isinstance(data, DsrlDataset)
               else with_virtual_obstacles(selected(data, learner), learner))
-    identity: dict[str, Any] = {"seed": seed, "batch": batch, "length": length, "data_hash": chosen.data_hash()}
+    identity: dict[str, Any] = {"seed": seed, "batch": batch, "length": length, "data_hash": chosen.data_hash(),
+                                "precision": precision}
     begin = _resume(learner, checkpoint_dir, identity) if resume and checkpoint_dir is not None else 0
     means, last = Means(), {}
     bar = tqdm(total=steps, initial=min(begin, steps), desc="pretrain", unit="step", disable=not progress)
     with bar, closing(_RunLog(log, begin)) as rows:
         for step in range(begin + 1, steps + 1):
-            means.add(take_step(learner, chosen, batch, length, seed, OFFLINE, step))
+            means.add(take_step(learner, chosen, batch, length, seed, OFFLINE, step, precision))
             bar.update()
             save = checkpoint_dir is not None and (step % checkpoint_every == 0 or step == steps)
             # A checkpoint also ends a window, so that a resumed run logs the same rows.
@@ -101,6 +103,7 @@ def _resume(learner: Learner, directory: Path, identity: dict[str, Any]) -> int:
     if not isinstance(run, dict):
         raise CheckpointError(f"{folder}: {MANIFEST}: extra offline: missing; it was not made by offline training, "
                               "so it cannot be resumed (start from its weights instead)")
+    run.setdefault("precision", "float32")  # older checkpoints do not say
     for name, value in identity.items():
         if run.get(name) != value:
             raise CheckpointError(f"{folder}: {name}: the run to resume has {run.get(name)!r}, this one {value!r}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from safe_policy_core.data.sources import DataSource
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Learner, Specs
 
+Precision = Literal["float32", "bfloat16"]
 OFFLINE, ONLINE = 0, 1
 """Streams: offline and online steps of the same number draw different numbers."""
 
@@ -59,12 +60,17 @@ def _require_specs(learner: Learner, specs: Specs) -> None:
         raise DatasetError(f"episodes: made for other specs than the learner: {difference} (learner against episodes)")
 
 
-def take_step(learner: Learner, store: DataSource, batch: int, length: int, seed: int, stream: int, step: int
-              ) -> dict[str, float]:
-    """Update number `step`. Seeding every step makes a resumed run draw what an uninterrupted one would have drawn."""
+def take_step(learner: Learner, store: DataSource, batch: int, length: int, seed: int, stream: int, step: int,
+              precision: Precision = "float32") -> dict[str, float]:
+    """Update number `step`. Seeding every step makes a resumed run draw what an uninterrupted one would have drawn.
+
+    precision: "bfloat16" multiplies matrices in it (autocast); weights, states that last and losses stay in float32.
+    """
     rng = np.random.default_rng((seed, stream, step))
     torch.manual_seed(int(rng.integers(2**63)))
+    device = torch.device(getattr(learner, "device", "cpu")).type
     try:
-        return learner.update(store.sample(batch, length, rng))
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
+            return learner.update(store.sample(batch, length, rng))
     except FloatingPointError as error:
         raise FloatingPointError(f"step {step}: {error}") from error

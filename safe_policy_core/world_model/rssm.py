@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from safe_policy_core.networks.distributions import exponential_noise, sample_one_hot, unimix_log_probabilities
 from safe_policy_core.networks.gru import NormGruCell
-from safe_policy_core.networks.linear import Linear
+from safe_policy_core.networks.linear import Linear, at_least_float32
 from safe_policy_core.networks.mlp import NORM_EPSILON, Mlp, initialise
 from safe_policy_core.world_model.config import WorldModelConfig
 
@@ -88,7 +88,7 @@ class Rssm(nn.Module):
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """(..., latents * classes) -> (..., latents, classes) log probabilities with unimix."""
-        shaped = logits.unflatten(-1, (self.config.latents, self.config.classes))
+        shaped = at_least_float32(logits).unflatten(-1, (self.config.latents, self.config.classes))
         return unimix_log_probabilities(shaped, self.config.unimix)
 
     def noise(self, leading: tuple[int, ...], generator: torch.Generator) -> Tensor:
