@@ -25,6 +25,8 @@ COLOURS = {"random": "#9aa0a6", "unsafe": "#e0a91e", "safe": "#2f6db5"}
 METHOD_COLOURS = {"fosp": "#c2402c", "safe_dreamer": "#2f6db5", "dreamer": "#7a7a7a", "recovery_rl": "#1a7f5a"}
 CONTEXT, ROWS = 5, 20
 """Rows that the world model sees before it imagines, and rows shown."""
+SMALLEST_RANGE = 0.2
+"""A lidar's bin in which nothing ever is, is shown as such."""
 
 
 def distribution(path: Path, folders: Mapping[str, Path]) -> Path:
@@ -65,7 +67,8 @@ def curves(path: Path, points: Sequence[Point]) -> Path:
                 _curve(axis, [point for point in own if point.method == method], name, offline, longest)
             axis.axvline(0, color="0.4", lw=0.8)
             axis.set(title=f"{source} → {task}: {name.replace('_', ' ')}", xlim=(-1.05, 1.05))
-            axis.set_xticks([-1, 0, 1], ["0", f"{offline}\ngradient steps | 0", f"{longest}\nenvironment steps"])
+            axis.set_xticks([-1, 0, 1], ["0", f"{offline} | 0", str(longest)])
+            axis.set_xlabel("gradient steps | environment steps", fontsize=8)
             if source == task in TABLE_1 and name != "cost_regret":
                 paper = TABLE_1[task]["fosp"][:2] if name == "reward" else TABLE_1[task]["fosp"][2:]
                 for place, level in zip(((0.0, 0.5), (0.5, 1.0)), paper, strict=True):
@@ -113,8 +116,10 @@ def reconstructions(path: Path, checkpoint: Path, folder: Path) -> Path:
             if frames.ndim == 4:
                 axis.imshow(np.concatenate(frames[::2], 1))
             else:
-                low, high = batch[name][0].min(), batch[name][0].max()
-                axis.imshow(frames.T, aspect="auto", vmin=low, vmax=high, cmap="viridis")
+                # Each sensor in its own range: an accelerometer's would leave nothing of a lidar's.
+                low, high = batch[name][0].min(0), batch[name][0].max(0)
+                axis.imshow(((frames - low) / np.maximum(high - low, SMALLEST_RANGE)).T, aspect="auto", vmin=0, vmax=1,
+                            cmap="viridis")
             axis.set(title=f"{name}, {title}", xticks=[], yticks=[])
     return _saved(path, figure)
 
