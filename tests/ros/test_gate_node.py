@@ -76,14 +76,19 @@ def probe(rig: tuple[Graph, Process, GateProbe]) -> GateProbe:
 def sender(rig: tuple[Graph, Process, GateProbe]) -> Iterator[Process]:
     """A process of its own that commands motion; /policy has no other publisher meanwhile."""
     graph, _, probe = rig
+
+    def senders() -> int:
+        return probe.node.count_publishers("/policy/delta_twist_cmds")
+
     probe.release_publishers()
+    wait_for(lambda: senders() == 0, 15.0, "nobody commands motion")
     process = graph.python("sender", "-c", SENDER, "policy")
-    wait_for(lambda: "ready" in process.output, START_TIMEOUT, "the sender")
+    wait_for(lambda: "ready" in process.output and senders() == 1, START_TIMEOUT, "the sender")
     yield process
     process.signal(signal.SIGCONT)
     process.stop()
     # Discovery keeps a killed process for its lease; arming would rightly be refused until then.
-    wait_for(lambda: probe.node.count_publishers("/policy/delta_twist_cmds") == 0, 15.0, "the sender is forgotten")
+    wait_for(lambda: senders() == 0, 15.0, "the sender is forgotten")
 
 
 def arm_for(probe: GateProbe, sender: Process) -> None:

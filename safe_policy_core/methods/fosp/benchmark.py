@@ -72,8 +72,9 @@ def rows() -> list[dict[str, Any]]:
         large = FospConfig(world_model=WorldModelConfig(latents=32, classes=32, deter=512), horizon=15,
                            imagination_starts=0)
         tabletop = dataclasses.replace(FospConfig.tabletop(), tool_view=ToolViewConfig(projection=CAMERA.row))
-        found = [("FOSP training step, 16 x 32, 32 x 32 latents, horizon 15", training_step(large, 16, 32), "s"),
-                 ("the same in bfloat16", training_step(large, 16, 32, half=True), "s"),
+        sizes = "16 x 32, 32 x 32 latents, horizon 15"
+        found = [(f"FOSP training step, {sizes}", training_step(large, 16, 32), "s"),
+                 (f"FOSP training step, {sizes}, bfloat16", training_step(large, 16, 32, half=True), "s"),
                  ("FOSP training step, small, 16 x 16", training_step(FospConfig(), 16, 16), "s"),
                  ("FOSP training step, tabletop, 16 x 16", training_step(tabletop, 16, 16), "s")]
         torch.set_num_threads(1)  # as policy_node: a second thread only waits
