@@ -20,6 +20,7 @@ from safe_policy_interfaces.msg import EpisodeState, GateStatus, LabelEvent
 from safe_policy_ros.messages import stamp_to_ns
 
 from robot_bringup.environment import INSTALL
+from safe_policy_core.safety.guards.publishers import MEMORY
 from tests.ros.gate_probe import START_TIMEOUT, GateProbe
 from tests.ros.graph import CONFIG, Graph, Process, ros_domain, ros_graph, wait_for
 
@@ -82,6 +83,7 @@ def sender(rig: tuple[Graph, Process, GateProbe]) -> Iterator[Process]:
 
     probe.release_publishers()
     wait_for(lambda: senders() == 0, 15.0, "nobody commands motion")
+    time.sleep(MEMORY)  # before that another sender's commands are those of a second one, and a fault
     process = graph.python("sender", "-c", SENDER, "policy")
     wait_for(lambda: "ready" in process.output and senders() == 1, START_TIMEOUT, "the sender")
     yield process
