@@ -114,7 +114,7 @@ class CausalTransformer(nn.Module):
 class Continuation:
     """Outputs of tokens that come a few at a time, after keys and values of the earlier ones; without gradients.
 
-    Exact as long as nothing leaves. The weights are taken out of their modules and turned, the keys and values have
+    Exact as long as nothing leaves. The weights are taken out of their modules, the keys and values have
     their places from the beginning: with so few tokens, all around the products took three times as long as they.
     """
 
