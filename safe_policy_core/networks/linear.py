@@ -7,9 +7,10 @@ the products of the backward pass as well. On Intel's processors nothing was mea
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as functional
@@ -83,6 +84,19 @@ def linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     flat = value.reshape(-1, value.shape[-1])
     return _Linear.apply(flat, weight, bias, _ToWeights.apply(weight, bias, flat.detach())).view(
         *value.shape[:-1], len(weight))
+
+
+def fixed(weight: Tensor, bias: Tensor, rows: int, then: Literal["none", "relu"] = "none") -> Callable[[Tensor], Tensor]:
+    """`linear` of values (about `rows`, I), and a ReLU, with weights that stay; without gradients.
+
+    oneDNN gets the weights in the order in which it reads them: a tenth less time with 39 rows of 128.
+    """
+    if _product() is not None and weight.is_cpu and rows * weight.numel() >= WITHOUT_GRADIENTS // 2:
+        product, packed = _product(), torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+        return lambda value: product(value, packed, bias, then, [], "")
+    if then == "relu":
+        return lambda value: functional.linear(value, weight, bias).relu_()
+    return lambda value: functional.linear(value, weight, bias)
 
 
 def at_least_float32(value: Tensor) -> Tensor:

@@ -90,9 +90,9 @@ class TwinCritics(nn.Module):
         values = (self.target if slow else self.network)(state, action)
         return values.view(self.signals, 2, *action.shape[:-1])
 
-    def of(self, signal: int, state: Tensor, action: Tensor) -> Tensor:
+    def of(self, signal: int, state: Tensor, action: Tensor, slow: bool = False) -> Tensor:
         """Both estimates of one signal alone: (B, inputs), (*candidates, B, action_dim) -> (2, *candidates, B)."""
-        return self.network(state, action, slice(2 * signal, 2 * signal + 2)).squeeze(-1)
+        return (self.target if slow else self.network)(state, action, slice(2 * signal, 2 * signal + 2)).squeeze(-1)
 
     def loss(self, values: Tensor, targets: Tensor) -> Tensor:
         """Mean squared errors of (signals, 2, B) values to (signals, B) targets, summed over the Q functions."""

@@ -7,13 +7,14 @@ fixed length would not be exact, because what is kept had seen the tokens that l
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from safe_policy_core.networks.linear import Linear, linear
+from safe_policy_core.networks.linear import Linear, fixed, linear
 
 Past = list[tuple[Tensor, Tensor]]
 """Keys and values of earlier tokens, for each block (B * heads, tokens, units / heads)."""
@@ -122,14 +123,27 @@ class Continuation:
         """room: tokens of a sequence at most."""
         self._ends = [(norm.weight, norm.bias) for norm in (transformer.input_norm, transformer.output_norm)]
         blocks = [block for block in transformer.blocks if isinstance(block, CausalBlock)]
-        self._blocks = [tuple(tensor for layer in (block.attention_norm, block.project, block.merge, block.feed_norm,
-                                                   block.widen, block.narrow)
-                              for tensor in (layer.weight, layer.bias)) for block in blocks]
         weight = self._ends[0][0]
         self._shape, self._heads, self._sequences = weight.shape, blocks[0].heads, sequences
         self._scale = (len(weight) / self._heads) ** -0.5
         self._known = weight.new_empty(len(blocks), 2, sequences * self._heads, room, len(weight) // self._heads)
         self._mask, self._length = causal_mask(room, weight.device), 0
+        self._blocks = [self._functions(block, sequences * room, block is blocks[-1]) for block in blocks]
+
+    def _functions(self, block: CausalBlock, rows: int, last: bool) -> tuple[Callable[[Tensor], Tensor], ...]:
+        """Norm; query; key and value, with the query but in the last block, which has one for each sequence; merge;
+        norm; feed-forward."""
+        units, project = self._shape[0], block.project
+        outputs, begin = (self._sequences, units) if last else (rows, 0)
+        return (self._norm(block.attention_norm), fixed(project.weight[:units], project.bias[:units], outputs),
+                fixed(project.weight[begin:], project.bias[begin:], rows),
+                fixed(block.merge.weight, block.merge.bias, outputs), self._norm(block.feed_norm),
+                fixed(block.widen.weight, block.widen.bias, outputs, "relu"),
+                fixed(block.narrow.weight, block.narrow.bias, outputs))
+
+    def _norm(self, norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
+        shape, gain, offset = self._shape, norm.weight, norm.bias
+        return lambda value: functional.layer_norm(value, shape, gain, offset)
 
     def restart(self) -> None:
         """Forgets all tokens."""
@@ -142,25 +156,21 @@ class Continuation:
         # One matrix of all tokens: a product of two axes has less to prepare.
         value = functional.layer_norm(tokens, self._shape, *self._ends[0]).view(-1, units)
         mask = self._mask[begin:end, :end]
-        for number, (gain, offset, project, shift, merge, merged, feed, fed, widen, widened, narrow, narrowed
-                     ) in enumerate(self._blocks):
-            normed = functional.layer_norm(value, self._shape, gain, offset)
+        for number, (norm, ask, project, merge, feed, widen, narrow) in enumerate(self._blocks):
+            normed = norm(value)
             if number < len(self._blocks) - 1:
-                joined = self._apart(linear(normed, project, shift), 3)
+                joined = self._apart(project(normed), 3)
                 query = joined[0]
             else:
                 last = normed.view(self._sequences, -1, units)[:, -1]
                 value, mask = value.view(self._sequences, -1, units)[:, -1], mask[-1:]
-                (query,) = self._apart(linear(last, project[:units], shift[:units]), 1)
-                joined = self._apart(linear(normed, project[units:], shift[units:]), 2)
+                (query,), joined = self._apart(ask(last), 1), self._apart(project(normed), 2)
             known = self._known[number]
             known[:, :, begin:end] = joined[-2:]
             keys, values = known[:, :, :end].unbind(0)
             scores = torch.baddbmm(mask, query, keys.mT, alpha=self._scale)
-            mixed = self._together(torch.bmm(scores.softmax(-1), values))
-            value = linear(mixed, merge, merged).add_(value)
-            wide = linear(functional.layer_norm(value, self._shape, feed, fed), widen, widened).relu_()
-            value = linear(wide, narrow, narrowed).add_(value)
+            value = merge(self._together(torch.bmm(scores.softmax(-1), values))).add_(value)
+            value = narrow(widen(feed(value))).add_(value)
         return functional.layer_norm(value, self._shape, *self._ends[1])
 
     def _apart(self, rows: Tensor, parts: int) -> Tensor:

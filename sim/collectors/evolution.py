@@ -2,8 +2,9 @@
 
     python -m sim.collectors.evolution HopperVelocity
 
-First without regard to cost, keeping what it found on the way as gaits of less skill; from there with each of the
-penalties, which slows the gait down to the limit and below. One process; the seed fixes the result.
+All directions of an iteration are tried in one layout: another would tell more about the layout than about them. First
+without regard to cost, keeping what it found on the way as gaits of less skill; then with each of the penalties, from
+standing still, since what moves fast already does not slow down. One process; the seed fixes the result.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from sim.safety_gymnasium import SafetyGymnasiumEnv
 
 log = logging.getLogger(__name__)
 
+SNAPSHOTS = (0.1, 0.2, 0.7)
+"""Shares of the search without a penalty after which what it has found is kept."""
+RATED = 10
+"""Episodes of which the recorded mean return and cost are; none of their layouts is searched in."""
+
 
 @dataclass
 class Evolution:
     """Augmented random search. Defaults are the published ones for these two bodies where they matter."""
 
     task: tyro.conf.Positional[str]
-    """HopperVelocity or SwimmerVelocity."""
+    """Of the benchmark, in Safety-Gymnasium."""
 
     iterations: int = 200
-    """Without a penalty; each penalty then takes a third of it."""
+    """Without a penalty; each penalty then takes half of it."""
 
     penalties: tuple[float, ...] = (0.3, 1.0, 3.0)
     """Taken off the reward of every step with cost."""
@@ -47,8 +53,8 @@ class Evolution:
     deviation: float = 0.03
     """Standard deviation of a direction's components."""
 
-    steps: int = 1000
-    """Longest episode in the search; the recorded mean return and cost are of whole ones."""
+    layouts: int = 1
+    """Layouts that each direction is tried in; more where the return depends on it, as on where goals appear."""
 
     survival: float = 1.0
     """Taken off the reward of every step: a bonus for merely standing would hold the Hopper in place."""
@@ -61,22 +67,23 @@ class Evolution:
         task = find_task(self.task)
         self._env = SafetyGymnasiumEnv(task.env_id)
         self._rng = np.random.default_rng(self.seed)
-        self._episode, size = 0, self._env.specs.observation["vector"].shape[0]
+        self._episode, self._horizon, size = RATED, task.horizon, self._env.specs.observation["vector"].shape[0]
         self._count, self._sum, self._squares = 1e-4, np.zeros(size), np.full(size, 1e-4)
-        policy = LinearPolicy(np.zeros((self._env.specs.action.shape[0], size)), np.zeros(size), np.ones(size))
-        gaits = []
-        for share in (0.25, 0.25, 0.5):
+        still = LinearPolicy(np.zeros((self._env.specs.action.shape[0], size + 1)), np.zeros(size), np.ones(size))
+        gaits, policy = [], still
+        for share in SNAPSHOTS:
             policy = self._search(policy, 0.0, round(self.iterations * share))
-            gaits.append(self._rated(policy, 0.0, task.horizon))
+            gaits.append(self._rated(policy, 0.0))
         for penalty in self.penalties:
-            found = self._search(policy, penalty, self.iterations // 3)
-            gaits.append(self._rated(found, penalty, task.horizon))
+            found = self._search(still, penalty, self.iterations // 2)
+            gaits.append(self._rated(found, penalty))
         self._env.close()
         write_gaits(self.out, self._env.env_id, gaits)
         return gaits
 
     def _search(self, policy: LinearPolicy, penalty: float, iterations: int) -> LinearPolicy:
         for iteration in range(iterations):
+            self._episode += self.layouts
             deltas = self._rng.normal(size=(self.directions, *policy.weights.shape))
             scores = np.array([[self._score(replace(policy, weights=policy.weights + sign * self.deviation * delta),
                                             penalty) for sign in (1, -1)] for delta in deltas])
@@ -91,21 +98,20 @@ class Evolution:
         return policy
 
     def _score(self, policy: LinearPolicy, penalty: float) -> float:
-        reward, cost, length = self._run(policy, self.steps, keep=True)
-        return reward - penalty * cost - self.survival * length
+        runs = [self._run(policy, self._episode + index, keep=True) for index in range(self.layouts)]
+        return float(np.mean([reward - penalty * cost - self.survival * length for reward, cost, length in runs]))
 
-    def _rated(self, policy: LinearPolicy, penalty: float, steps: int) -> LinearPolicy:
-        results = np.array([self._run(policy, steps) for _ in range(5)]).mean(0)
+    def _rated(self, policy: LinearPolicy, penalty: float) -> LinearPolicy:
+        results = np.array([self._run(policy, index) for index in range(RATED)]).mean(0)
         log.info("%s penalty %g: return %.1f, cost %.1f", self.task, penalty, *results[:2])
         return replace(policy, penalty=penalty, reward=float(results[0]), cost=float(results[1]))
 
-    def _run(self, policy: LinearPolicy, steps: int, keep: bool = False) -> tuple[float, float, int]:
+    def _run(self, policy: LinearPolicy, layout: int, keep: bool = False) -> tuple[float, float, int]:
         """Return, cost and length of an episode. keep: its observations go into the statistics."""
-        self._episode += 1
         simulation = self._env.simulation
-        observation, _ = self._env.reset(self._episode)
+        observation, _ = self._env.reset(layout)
         vector, seen, reward, cost = observation["vector"], [], 0.0, 0.0
-        for _ in range(steps):
+        for _ in range(self._horizon):
             seen.append(vector)
             # Below the wrappers, whose checks cost as much as the physics.
             vector, gained, paid, terminated, _, _ = simulation.step(policy.action(vector))

@@ -36,5 +36,11 @@ class QptModel(SequenceModel):
         and its values there were the next targets (mean cost value of its actions in SafeReach: -1.9 after 600 steps).
         """
         reward, cost = self.critics(states, actions, slow)
-        combined = {"max": cost.amax, "mean": cost.mean, "min": cost.amin}[self.config.cost_pessimism]
-        return reward.amin(0), combined(0).clamp(min=0)
+        return reward.amin(0), self._combined(cost)
+
+    def cost_value(self, states: Tensor, actions: Tensor) -> Tensor:
+        """The second of `values` alone, of the slow copies."""
+        return self._combined(self.critics.of(1, states, actions, slow=True))
+
+    def _combined(self, cost: Tensor) -> Tensor:
+        return {"max": cost.amax, "mean": cost.mean, "min": cost.amin}[self.config.cost_pessimism](0).clamp(min=0)

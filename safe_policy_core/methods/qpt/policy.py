@@ -38,12 +38,18 @@ class QptPolicy(SequencePolicy):
     def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
         actions = self._candidate_actions(self._candidate_features(history), deterministic)
         state = history.observations[:, -1].expand(len(actions), -1)
-        value, cost = self._model.values(state, actions, slow=True)
-        index, feasible = choose(value, cost, self._budget())
-        self.infeasible_steps += not feasible
         return_unit, cost_unit = self._units
-        return ActionDecision(actions[index].cpu().numpy(), float(value[index]) / return_unit,
-                              float(cost[index]) / cost_unit, chosen_policy=WITHIN if feasible else LOWEST)
+        if len(actions) == 1:
+            # Nothing to choose: what it will cost is told, and the reward's critics are spared.
+            index, value, paid = 0, None, float(self._model.cost_value(state, actions))
+            feasible = paid <= self._budget()
+        else:
+            values, costs = self._model.values(state, actions, slow=True)
+            index, feasible = choose(values, costs, self._budget())
+            value, paid = float(values[index]) / return_unit, float(costs[index])
+        self.infeasible_steps += not feasible
+        return ActionDecision(actions[index].cpu().numpy(), value, paid / cost_unit,
+                              chosen_policy=WITHIN if feasible else LOWEST)
 
     def _candidate_actions(self, features: Tensor, deterministic: bool) -> Tensor:
         """Actions (candidates, action_dim). Deterministic, the first is the mode under the target itself."""

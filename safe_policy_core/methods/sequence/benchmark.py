@@ -60,8 +60,11 @@ def rows() -> list[dict[str, Any]]:
             learner = make_learner(method, dataset.specs)
             for batch, calls in ((256, 5), (2048, 3)):
                 windows = store.sample(batch, 1, rng)
-                taken = seconds(lambda learner=learner, windows=windows: learner.update(windows), calls)  # type: ignore[misc]
-                add(f"{method}: training step, batch {batch}, {THREADS} threads", taken, "s")
+                for half in (False, True):
+                    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                        taken = seconds(lambda learner=learner, windows=windows: learner.update(windows), calls)  # type: ignore[misc]
+                    add(f"{method}: training step, batch {batch}, {THREADS} threads{', bfloat16' if half else ''}",
+                        taken, "s")
         for name, threads_used, changes in (
                 ("1 candidate", 1, {"candidates": 1}), ("50 candidates", THREADS, {}),
                 ("50 candidates, shared history", 1, {"shared_history": True}),
