@@ -86,7 +86,8 @@ def linear(value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         *value.shape[:-1], len(weight))
 
 
-def fixed(weight: Tensor, bias: Tensor, rows: int, then: Literal["none", "relu"] = "none") -> Callable[[Tensor], Tensor]:
+def fixed(weight: Tensor, bias: Tensor, rows: int, then: Literal["none", "relu"] = "none"
+          ) -> Callable[[Tensor], Tensor]:
     """`linear` of values (about `rows`, I), and a ReLU, with weights that stay; without gradients.
 
     oneDNN gets the weights in the order in which it reads them: a tenth less time with 39 rows of 128.

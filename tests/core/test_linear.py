@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from safe_policy_core.networks import linear as module
-from safe_policy_core.networks.linear import Linear, linear
+from safe_policy_core.networks.linear import Linear, fixed, linear
 from safe_policy_core.networks.paired import PairedMlp
 
 
@@ -115,3 +117,13 @@ def test_networks_one_by_one_are_those_in_one_pass(candidates: tuple[int, ...],
     assert found[0][0].shape == (2, *candidates, 6, 3)
     for own, expected in zip(*found, strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 39])
+@pytest.mark.parametrize("then", ["none", "relu"])
+def test_weights_that_stay_give_the_same(rows: int, then: Literal["none", "relu"]) -> None:
+    layer, value = torch.nn.Linear(128, 512), torch.randn(rows, 128)
+    with torch.inference_mode():
+        expected = layer(value).relu() if then == "relu" else layer(value)
+        found = fixed(layer.weight, layer.bias, 39, then)(value)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

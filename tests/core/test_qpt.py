@@ -394,6 +394,16 @@ def test_acting_is_reproducible_and_within_bounds(changes: dict[str, Any]) -> No
         policy.act({"vector": np.zeros(3, np.float32)})
 
 
+def test_one_candidate_is_told_the_cost_value_of_its_action() -> None:
+    policy = learner_of("qpt", candidates=1).policy()
+    decision = policy.act({"vector": np.full(2, 0.3, np.float32)}, deterministic=True)
+    model = policy._model
+    with torch.inference_mode():
+        _, cost = model.values(model.states(torch.full((1, 2), 0.3)), torch.from_numpy(decision.action)[None], slow=True)
+    assert decision.cost_value == pytest.approx(float(cost) / float(model.cost_unit), abs=1e-6)
+    assert decision.value is None
+
+
 def test_what_ran_is_what_is_remembered() -> None:
     policy = learner_of("cdt").policy()
     policy.act({"vector": np.zeros(2, np.float32)})

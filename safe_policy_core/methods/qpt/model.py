@@ -43,4 +43,6 @@ class QptModel(SequenceModel):
         return self._combined(self.critics.of(1, states, actions, slow=True))
 
     def _combined(self, cost: Tensor) -> Tensor:
-        return {"max": cost.amax, "mean": cost.mean, "min": cost.amin}[self.config.cost_pessimism](0).clamp(min=0)
+        chosen = self.config.cost_pessimism
+        combined = cost.mean(0) if chosen == "mean" else cost.amax(0) if chosen == "max" else cost.amin(0)
+        return combined.clamp(min=0)
