@@ -399,7 +399,8 @@ def test_one_candidate_is_told_the_cost_value_of_its_action() -> None:
     decision = policy.act({"vector": np.full(2, 0.3, np.float32)}, deterministic=True)
     model = policy._model
     with torch.inference_mode():
-        _, cost = model.values(model.states(torch.full((1, 2), 0.3)), torch.from_numpy(decision.action)[None], slow=True)
+        state, action = model.states(torch.full((1, 2), 0.3)), torch.from_numpy(decision.action)[None]
+        _, cost = model.values(state, action, slow=True)
     assert decision.cost_value == pytest.approx(float(cost) / float(model.cost_unit), abs=1e-6)
     assert decision.value is None
 
