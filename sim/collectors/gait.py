@@ -76,9 +76,9 @@ class Gait:
     """
 
     def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
-        # From the cheapest on; half of the episodes by one of the cheapest third, or hardly any would be safe.
+        # From the cheapest on; half of the episodes by one of the cheapest quarter, or hardly any would be safe.
         gaits = sorted(read_gaits(env.env_id), key=lambda gait: gait.cost)
-        among = max(len(gaits) // 3, 1) if rng.random() < CHEAP else len(gaits)
+        among = max(len(gaits) // 4, 1) if rng.random() < CHEAP else len(gaits)
         self.style = {"gait": float(rng.integers(among)), "gain": float(rng.uniform(0.4, 1.1)),
                       "noise": float(rng.choice(NOISE))}
         self._policy = gaits[int(self.style["gait"])]
