@@ -124,8 +124,9 @@ class GateProbe:
         wait_for(lambda: self.call("arm")[0], 20.0, "arming")
         wait_for(lambda: self.status.state == GateStatus.HOLD, 2.0, "HOLD")
 
-    def wait(self, future: Any, what: str) -> Any:
-        return self._spinner.wait(future, 5.0, what)
+    def ask(self, client: Any, request: Any, what: str) -> Any:
+        """The answer of a service that may be asked more than once."""
+        return self._spinner.ask(client, request, 5.0, what)
 
     def release_publishers(self) -> None:
         """Leaves the command channels to others."""

@@ -127,7 +127,7 @@ def test_a_lifecycle_node_without_autostart_waits(tmp_path: Path) -> None:
         try:
             client = probe.node.create_client(GetState, "/safety_gate/get_state")
             wait_for(client.service_is_ready, START_TIMEOUT, "the gate")
-            state = probe.wait(client.call_async(GetState.Request()), "get_state")
+            state = probe.ask(client, GetState.Request(), "get_state")
             assert state.current_state.label == "unconfigured"
             assert not probe.statuses and not probe.targets
         finally:

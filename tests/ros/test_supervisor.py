@@ -44,7 +44,7 @@ class Board:
     def state(self, name: str) -> str:
         client = self.node.create_client(GetState, f"/{name}/get_state")
         wait_for(client.service_is_ready, START_TIMEOUT, f"{name} is there")
-        return self._spinner.wait(client.call_async(GetState.Request()), 5.0, "get_state").current_state.label
+        return self._spinner.ask(client, GetState.Request(), 5.0, "get_state").current_state.label
 
     def levels(self) -> dict[str, bytes]:
         return {status.name: status.level for status in self.arrays[-1].status} if self.arrays else {}

@@ -29,8 +29,8 @@ class GateLimits:
         if self._limits is None:
             names = [field.name for field in fields(MotionLimits)]
             wait_for_server(self._client.service_is_ready, self._timeout, f"service {SERVICE}")
-            answer = self._spinner.wait(self._client.call_async(GetParameters.Request(names=names)), self._timeout,
-                                        f"service {SERVICE}")
+            answer = self._spinner.ask(self._client, GetParameters.Request(names=names), self._timeout,
+                                       f"service {SERVICE}")
             if len(answer.values) != len(names):
                 raise RobotUnavailableError(f"service {SERVICE}: expected {', '.join(names)}, got "
                                             f"{len(answer.values)} of them")

@@ -6,8 +6,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.task import Future
@@ -15,6 +16,8 @@ from rclpy.task import Future
 from safe_policy_core.errors import RobotUnavailableError
 
 T = TypeVar("T")
+ASKED_AGAIN = 1.0
+"""Seconds."""
 
 
 class Spinner:
@@ -50,6 +53,21 @@ class Spinner:
         if result is None:
             raise RobotUnavailableError(f"{what}: the request was lost; is its node still running?")
         return result
+
+    def ask(self, client: Client, request: Any, timeout: float, what: str) -> Any:
+        """The answer of a service that may be asked more than once; asked again every `ASKED_AGAIN` seconds.
+
+        A service can be there for its client before it has discovered where the client reads: its answer is lost then,
+        and no other comes (ros2/rmw_fastrtps issue 842; seen here on a busy machine). Raises `RobotUnavailableError`.
+        """
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > ASKED_AGAIN:
+            asked = client.call_async(request)
+            try:
+                return self.wait(asked, ASKED_AGAIN, what)
+            except RobotUnavailableError:
+                client.remove_pending_request(asked)
+        return self.wait(client.call_async(request), max(left, 0.0), what)
 
     def call(self, function: Callable[[], T], timeout: float, what: str) -> T:
         """The value of `function`, run in the spinning thread, where no message is handled meanwhile.
