@@ -27,8 +27,8 @@ MARGIN = (0.2, 0.35)
 directions only, paid 61 an episode in PointGoal1; with this one 37, and half of its episodes were free of cost."""
 RACE_CORNER = np.array([-2.27, 1.05])
 """Where the track of Race2 turns right [m]."""
-RACE_SPEED = 2.5
-"""How much faster it is driven."""
+RACE_SPEED, RACE_MARGIN = 1.5, 0.05
+"""How much faster it is driven, and the margin that its first leg, 0.32 m wide, leaves [m]."""
 
 
 class Random:
@@ -86,6 +86,7 @@ class Racer(Seeker):
     def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator, safe: bool) -> None:
         super().__init__(env, rng, safe)
         self.style["speed"] *= RACE_SPEED
+        self.style["margin"] = min(self.style["margin"], RACE_MARGIN)
 
     def _target(self, position: np.ndarray) -> np.ndarray:
         on_first_leg = position[1] < RACE_CORNER[1] - 0.4 and position[0] < RACE_CORNER[0] + 1
