@@ -51,6 +51,14 @@ def test_safe_and_unsafe_both_earn_and_only_one_pays() -> None:
     assert safe[1] <= 5 < 20 < unsafe[1]
 
 
+def test_the_safe_racer_knows_where_the_walls_are() -> None:
+    """Its track is narrower than it looks: the walls are their meshes' convex hulls."""
+    seeds = range(1_000_000, 1_000_004)
+    safe, unsafe = ([drive("Race2", behaviour, seed) for seed in seeds] for behaviour in ("safe", "unsafe"))
+    assert 2 * sum(cost for _, cost in safe) < sum(cost for _, cost in unsafe)
+    assert min(reward for reward, _ in safe) > 2
+
+
 def test_pushing_brings_the_box_to_the_goal() -> None:
     assert drive("PointPush1", "unsafe", 1_000_001)[0] > 3
 
