@@ -25,7 +25,7 @@ class CollectionTask:
     controller: str
     horizon: int
     target_cost: float = 10.0
-    trajectories: int = 300
+    trajectories: int = 600
 
     def make_controller(self) -> Callable[[RobotEnv, np.random.Generator], Controller]:
         """The controller's class. Imported here, as each brings its own simulator."""

@@ -57,7 +57,7 @@ class OfflineSafeRl:
     """Folder of the datasets, NAME.hdf5. A missing one is collected first."""
 
     trajectories: int | None = None
-    """Of a dataset that is collected; by default 300, and 1200 of SafeReach, whose episodes are short."""
+    """Of a dataset that is collected; by default 600, and 1200 of SafeReach, whose episodes are short."""
 
     out: Path = Path("results/offline_safe_rl.csv")
     """Results. The table goes beside it (.md)."""
