@@ -92,7 +92,7 @@ def fixed(weight: Tensor, bias: Tensor, rows: int, then: Literal["none", "relu"]
 
     oneDNN gets the weights in the order in which it reads them: a tenth less time with 39 rows of 128.
     """
-    if _product() is not None and weight.is_cpu and rows * weight.numel() >= WITHOUT_GRADIENTS // 2:
+    if onednn_wins(weight, rows * weight.numel()):
         product, packed = _product(), torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         return lambda value: product(value, packed, bias, then, [], "")
     if then == "relu":

@@ -1,7 +1,8 @@
 """Demonstrators of Safety-Gymnasium's benchmark tasks: linear policies found by `sim.collectors.evolution`.
 
 What they do follows from what they observe, so that it can be imitated. Scripted drivers, which know the layout, could
-not be: clones of those that never left PointCircle1's track paid 40 to 230 an episode."""
+not be: clones of those that hardly left PointCircle1's track paid 7 to 230 an episode, over 30 in 12 of 13 attempts.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from sim.safety_gymnasium import SafetyGymnasiumEnv
 
 FILE = "gaits.json"
 CHEAP = 0.5
+"""Share of the episodes that are driven by one of the cheapest quarter of the policies."""
 NOISE = (0.0, 0.1, 0.2, 0.4)
 """Standard deviations of the noise, one an episode. White: what remembers its last action, as a gyroscope tells it,
 could else imitate the noise better than the policy."""
@@ -76,7 +78,7 @@ class Gait:
     """
 
     def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
-        # From the cheapest on; half of the episodes by one of the cheapest quarter, or hardly any would be safe.
+        # From the cheapest on: drawn from all alike, hardly any would be safe.
         gaits = sorted(read_gaits(env.env_id), key=lambda gait: gait.cost)
         among = max(len(gaits) // 4, 1) if rng.random() < CHEAP else len(gaits)
         self.style = {"gait": float(rng.integers(among)), "gain": float(rng.uniform(0.4, 1.1)),

@@ -111,8 +111,7 @@ class CircularObstacles:
         if (buttons := getattr(task, "buttons", None)) is not None:
             circles += [(centre, buttons.size + AGENT) for index, centre in enumerate(buttons.pos)
                         if index != buttons.goal_button]
-        if getattr(task, "static_geoms_names", None):
-            circles += [(post, AGENT) for post in self._posts]
+        circles += [(post, AGENT) for post in self._posts]
         return np.array([centre[:2] for centre, _ in circles]), np.array([radius for _, radius in circles])
 
 

@@ -120,7 +120,7 @@ class ConditionalTransformer(nn.Module):
                   self.action_token(windows.actions)]
         if self.cost_token is not None:
             tokens.insert(1, self.cost_token(to_go[1]))
-        return torch.stack(tokens, 2).add_(time.unsqueeze(2))
+        return torch.stack(tokens, 2) + time.unsqueeze(2)
 
     def features(self, windows: Windows) -> Tensor:
         """Outputs of the state tokens, (B, K, units). The last action comes after all of them and is left out."""
