@@ -4,7 +4,9 @@
 
 All directions of an iteration are tried in one layout: another would tell more about the layout than about them. First
 without regard to cost, keeping what it found on the way as gaits of less skill; then with each of the penalties, from
-standing still, since what moves fast already does not slow down. One process; the seed fixes the result.
+standing still, since what moves fast already does not slow down. Where steps of survival are not rewarded at first, a
+penalised search goes on with them as the environment rewards them: what moves slowly then learns not to fall. One
+process; the seed fixes the result.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ class Evolution:
     """Of the benchmark, in Safety-Gymnasium."""
 
     iterations: int = 200
-    """Without a penalty; each penalty then takes half of it."""
+    """Without a penalty; each penalty then takes half of it, and as many more where `survival` was taken off."""
 
     penalties: tuple[float, ...] = (0.3, 1.0, 3.0)
     """Taken off the reward of every step with cost."""
@@ -57,7 +59,8 @@ class Evolution:
     """Layouts that each direction is tried in; more where the return depends on it, as on where goals appear."""
 
     survival: float = 1.0
-    """Taken off the reward of every step: a bonus for merely standing would hold the Hopper in place."""
+    """Taken off the reward of every step: a bonus for merely standing would hold the Hopper in place. Not in the second
+    half of a penalised search."""
 
     seed: int = 0
     out: Path = Path(__file__).parent / FILE
@@ -70,23 +73,29 @@ class Evolution:
         self._episode, self._horizon, size = RATED, task.horizon, self._env.specs.observation["vector"].shape[0]
         self._count, self._sum, self._squares = 1e-4, np.zeros(size), np.full(size, 1e-4)
         still = LinearPolicy(np.zeros((self._env.specs.action.shape[0], size + 1)), np.zeros(size), np.ones(size))
-        gaits, policy = [], still
+        self._gaits: list[LinearPolicy] = []
+        policy = still
         for share in SNAPSHOTS:
-            policy = self._search(policy, 0.0, round(self.iterations * share))
-            gaits.append(self._rated(policy, 0.0))
+            policy = self._search(policy, 0.0, round(self.iterations * share), self.survival)
+            self._keep(policy, 0.0)
         for penalty in self.penalties:
-            found = self._search(still, penalty, self.iterations // 2)
-            gaits.append(self._rated(found, penalty))
+            policy = still
+            for survival in dict.fromkeys((self.survival, 0.0)):
+                policy = self._search(policy, penalty, self.iterations // 2, survival)
+                self._keep(policy, penalty)
         self._env.close()
-        write_gaits(self.out, self._env.env_id, gaits)
-        return gaits
+        return self._gaits
 
-    def _search(self, policy: LinearPolicy, penalty: float, iterations: int) -> LinearPolicy:
+    def _keep(self, policy: LinearPolicy, penalty: float) -> None:
+        self._gaits.append(self._rated(policy, penalty))
+        write_gaits(self.out, self._env.env_id, self._gaits)  # now: a search takes many minutes
+
+    def _search(self, policy: LinearPolicy, penalty: float, iterations: int, survival: float) -> LinearPolicy:
         for iteration in range(iterations):
             self._episode += self.layouts
             deltas = self._rng.normal(size=(self.directions, *policy.weights.shape))
             scores = np.array([[self._score(replace(policy, weights=policy.weights + sign * self.deviation * delta),
-                                            penalty) for sign in (1, -1)] for delta in deltas])
+                                            penalty, survival) for sign in (1, -1)] for delta in deltas])
             chosen = np.argsort(-scores.max(1))[:self.best]
             gradient = np.tensordot(scores[chosen, 0] - scores[chosen, 1], deltas[chosen], 1)
             weights = policy.weights + self.step / (self.best * scores[chosen].std() + 1e-6) * gradient
@@ -97,9 +106,9 @@ class Evolution:
                 log.info("%s penalty %g iteration %d: best score %.1f", self.task, penalty, iteration + 1, scores.max())
         return policy
 
-    def _score(self, policy: LinearPolicy, penalty: float) -> float:
+    def _score(self, policy: LinearPolicy, penalty: float, survival: float) -> float:
         runs = [self._run(policy, self._episode + index, keep=True) for index in range(self.layouts)]
-        return float(np.mean([reward - penalty * cost - self.survival * length for reward, cost, length in runs]))
+        return float(np.mean([reward - penalty * cost - survival * length for reward, cost, length in runs]))
 
     def _rated(self, policy: LinearPolicy, penalty: float) -> LinearPolicy:
         results = np.array([self._run(policy, index) for index in range(RATED)]).mean(0)

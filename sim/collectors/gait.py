@@ -1,4 +1,4 @@
-"""Demonstrators of Safety-Gymnasium's benchmark tasks: linear policies found by `sim.collectors.evolution`.
+"""Demonstrators of PointCircle1 and of the velocity tasks: linear policies found by `sim.collectors.evolution`.
 
 What they do follows from what they observe, so that it can be imitated. Scripted drivers, which know the layout, could
 not be: clones of those that hardly left PointCircle1's track paid 7 to 230 an episode, over 30 in 12 of 13 attempts.

@@ -37,9 +37,9 @@ class CollectionTask:
 
 
 TASKS = {task.name: task for task in (
-    CollectionTask("PointGoal1", "SafetyPointGoal1Gymnasium-v0", "gait:Gait", 1000),
+    CollectionTask("PointGoal1", "SafetyPointGoal1Gymnasium-v0", "field:Seeking", 1000),
     CollectionTask("PointCircle1", "SafetyPointCircle1Gymnasium-v0", "gait:Gait", 500),
-    CollectionTask("CarCircle1", "SafetyCarCircle1Gymnasium-v0", "gait:Gait", 500),
+    CollectionTask("CarCircle1", "SafetyCarCircle1Gymnasium-v0", "field:Orbiting", 500),
     CollectionTask("HopperVelocity", "SafetyHopperVelocityGymnasium-v1", "gait:Gait", 1000),
     CollectionTask("SwimmerVelocity", "SafetySwimmerVelocityGymnasium-v1", "gait:Gait", 1000),
     # An episode lasts 20 steps, not 1000: one touch is the limit here, and there are more of them.

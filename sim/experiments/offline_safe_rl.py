@@ -15,6 +15,7 @@ from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.errors import ConfigurationError
 from sim.collectors.collect import collect, command_of
 from sim.collectors.tasks import TASKS
+from sim.experiments.budget import Name, budget
 from sim.experiments.job import Failure, Job, concerns, configuration, dsrl_methods
 from sim.experiments.rows import Row, append, read_rows
 from sim.experiments.table import table
@@ -41,14 +42,18 @@ class OfflineSafeRl:
     target_cost: float | None = None
     """Cost that an episode may have; by default each dataset's own: 10 as in QPT, 1 in SafeReach."""
 
-    steps: int = 10_000
-    """Gradient steps of every training. Rows do not say how many: another budget belongs into another --out."""
+    budget: Name = "cores"
+    """Steps, batches and sizes of networks: for a few minutes of one core each, or as the papers have them. Rows do not
+    say which: another budget belongs into another --out."""
+
+    steps: int | None = None
+    """Gradient steps of every training; by default the budget's."""
 
     batch: int | None = None
-    """Of every training; by default what suits the method."""
+    """Of every training; by default the budget's."""
 
     set: tuple[str, ...] = ()
-    """Settings: NAME=value for every method that has it, METHOD.NAME=value for one alone."""
+    """Settings: NAME=value for every method that has it, METHOD.NAME=value for one alone; over the budget's."""
 
     episodes: int = 20
     """Test episodes."""
@@ -115,9 +120,10 @@ class OfflineSafeRl:
             configuration(method, 0.0, self.set)  # an unknown method or preset is named before anything runs
         if unused := [text for text in self.set if not any(concerns(text, method) for method in methods)]:
             raise ConfigurationError(f"set: {unused[0]!r} is for none of {', '.join(methods)}")
-        return [Job(method, dataset, seed, limits[dataset], self.steps, self.episodes, self.runs, self.batch, device,
-                    self.set)
-                for seed in self.seeds for dataset in self.datasets for method in methods]
+        budgets = {method: budget(self.budget, method, self.steps) for method in methods}
+        return [Job(method, dataset, seed, limits[dataset], own.steps, self.episodes, self.runs,
+                    self.batch or own.batch, device, (*own.settings, *self.set))
+                for seed in self.seeds for dataset in self.datasets for method, own in budgets.items()]
 
     def _dataset(self, name: str) -> DsrlDataset:
         path = self.data / f"{name}.hdf5"
@@ -133,6 +139,7 @@ class OfflineSafeRl:
         return run_on_ray(jobs, datasets, self.workers, self.ray)
 
     def _write_table(self, rows: list[Row]) -> None:
-        budget = (f"Added last: {self.steps} gradient steps, batch {self.batch or 'of the method'}, {self.episodes} "
-                  f"test episodes{', ' if self.set else ''}{' '.join(self.set)}.")
-        self._table.write_text(f"{LEGEND} {budget}\n\n{table(rows)}")
+        changes = {"steps": self.steps, "batch": self.batch, "set": " ".join(self.set)}
+        said = "".join(f", --{name} {value}" for name, value in changes.items() if value)
+        note = f"Added last: by the budget \"{self.budget}\"{said}; {self.episodes} test episodes."
+        self._table.write_text(f"{LEGEND} {note}\n\n{table(rows)}")

@@ -8,6 +8,7 @@ from safe_policy_core.environments import make_env
 from safe_policy_core.errors import UserError
 from sim.collectors.collect import collect
 from sim.collectors.controller import ActionNoise
+from sim.collectors.field import Orbiting, Seeking, Sensors, steer
 from sim.collectors.gait import NOISE, Gait, LinearPolicy, read_gaits, write_gaits
 from sim.collectors.tasks import TASKS, find_task
 from sim.commands import Collect
@@ -75,21 +76,65 @@ def test_noise_stays_in_bounds_and_has_its_scale() -> None:
     assert np.abs([noise.disturb(np.ones(2)) for _ in range(50)]).max() <= 1
 
 
-def test_styles_differ_from_one_to_the_next() -> None:
-    env = make_env("SafetyPointGoal1-v0")
-    styles = [Gait(env, np.random.default_rng(i)).style for i in range(30)]  # type: ignore[arg-type]
-    assert len({style["gait"] for style in styles}) > 1
-    assert np.std([style["gain"] for style in styles]) > 0.1
-    assert {style["noise"] for style in styles} == set(NOISE)
+def test_sensors_show_where_the_body_is() -> None:
+    for name in ("PointCircle1", "CarCircle1"):
+        env = find_task(name).make_env()
+        sensors = Sensors(env)  # type: ignore[arg-type]
+        for seed in range(5):
+            observation, _ = env.reset(seed)
+            agent = env.simulation.task.agent  # type: ignore[attr-defined]
+            position, axes = sensors.place(observation["vector"])
+            # 16 beams see a direction to within a few degrees.
+            np.testing.assert_allclose(position, agent.pos[:2], atol=0.08)
+            np.testing.assert_allclose(axes, agent.mat[:2, :2], atol=0.02)
+        env.close()
+
+
+def test_steering_turns_towards_what_is_wanted() -> None:
+    left, right = np.array([1.0, 0.2]), np.array([1.0, -0.2])
+    assert steer("Point", left, 0.3, 0.0)[1] > 0 > steer("Point", right, 0.3, 0.0)[1]
+    # The Car's front is its negative y axis, its left the positive x axis: the left wheel's torque comes first.
+    wheels = steer("Car", np.array([0.2, -1.0]), 0.0, 0.0)
+    assert wheels[0] == -wheels[1] > 0
+    assert abs(steer("Car", np.array([0.2, -1.0]), 0.0, 1.0)[0]) < wheels[0]
+
+
+@pytest.mark.parametrize(("task", "kind", "careful", "careless"), [
+    ("PointGoal1", Seeking, {"caution": 2.0, "reach": 0.65}, {"caution": 0.0, "reach": 0.65}),
+    ("CarCircle1", Orbiting, {"width": 0.7, "length": 1.4}, {"width": 1.4, "length": 1.5}),
+])
+def test_care_is_what_keeps_from_cost(task: str, kind: type, careful: dict[str, float], careless: dict[str, float]
+                                      ) -> None:
+    env = find_task(task).make_env()
+    found = []
+    for style in (careful, careless):
+        reward = cost = 0.0
+        for seed in range(3):
+            observation, _ = env.reset(seed)
+            driver = kind(env, np.random.default_rng(0))
+            driver.style |= style | {"speed": 0.7, "noise": 0.0}
+            driver._noise = ActionNoise(2, 0.0, np.random.default_rng(0))
+            for _ in range(400):
+                observation, gained, paid, *_ = env.step(driver.action(observation))
+                reward, cost = reward + gained, cost + paid
+        found.append((reward, cost))
     env.close()
+    (reward, cost), (best, dear) = found
+    assert cost <= 5 < 20 < dear
+    assert 0 < reward < best
 
 
-def test_the_noise_of_demonstrators_does_not_foretell_itself() -> None:
-    """What imitates them could else do best by repeating its last action, which their own gyroscope tells it."""
-    env = make_env("SafetyPointGoal1-v0")
-    controllers = [Gait(env, np.random.default_rng(i)) for i in range(30)]  # type: ignore[arg-type]
-    noise = next(controller._noise for controller in controllers if controller.style["noise"])
-    drawn = np.array([noise.disturb(np.zeros(2))[0] for _ in range(2000)])
+@pytest.mark.parametrize(("task", "kind", "own"), [
+    ("HopperVelocity", Gait, "gain"), ("PointGoal1", Seeking, "caution"), ("CarCircle1", Orbiting, "width")])
+def test_styles_differ_from_one_to_the_next(task: str, kind: type, own: str) -> None:
+    env = find_task(task).make_env()
+    drivers = [kind(env, np.random.default_rng(i)) for i in range(30)]
+    assert np.std([driver.style[own] for driver in drivers]) > 0.1
+    assert {driver.style["noise"] for driver in drivers} == set(NOISE)
+    # Noise does not foretell itself: what imitates could else do best by repeating its last action, which a gyroscope
+    # tells it.
+    noise = next(driver._noise for driver in drivers if driver.style["noise"])
+    drawn = np.array([noise.disturb(np.zeros(env.specs.action.shape))[0] for _ in range(2000)])
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 0.1
     env.close()
 

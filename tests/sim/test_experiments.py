@@ -117,6 +117,19 @@ def test_ablations_are_qpt_without_its_parts() -> None:
         configuration(method, 1.0)
 
 
+def test_a_budget_fits_its_methods_and_settings_come_after_it(tmp_path: Path, data: Path) -> None:
+    experiment_of = dataclasses.replace(experiment(data, tmp_path), methods=("qpt:draws", "bc", "cpq"), steps=None,
+                                        batch=None, set=("units=32", "qpt.layers=1"))
+    qpt, bc, cpq = experiment_of._jobs()
+    assert [(job.steps, job.batch) for job in (qpt, bc, cpq)] == [(4000, 64), (4000, 256), (4000, 256)]
+    made = configuration(qpt.method, 10.0, qpt.settings)
+    assert (made.units, made.layers, made.decay, made.drawn_candidates) == (32, 1, 4000, True)
+    made = configuration(cpq.method, 10.0, cpq.settings)
+    assert (made.units, made.vae_units) == (32, 128)
+    (papers,) = dataclasses.replace(experiment_of, budget="papers", methods=("qpt",), set=())._jobs()
+    assert (papers.steps, papers.batch, papers.settings) == (100_000, 2048, ())
+
+
 def test_a_policy_is_tested_under_thresholds_it_was_not_trained_with(tmp_path: Path, data: Path) -> None:
     settings = ("length=2", "layers=1", "heads=2", "units=8")
     run = ZeroShot(("cdt",), ("SafeReach",), (0,), steps=2, batch=4, episodes=1, data=data, set=settings,

@@ -1,0 +1,126 @@
+"""Demonstrators that steer by what they *observe*: along a field of directions made from lidar and compass.
+
+Unlike drivers that know the layout they can be imitated, and unlike a linear policy they tell a hazard that is near
+from one that is far (nearness is a rectified lidar) and one wall from the other (compass times lidar).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from safe_policy_core.interfaces import Observation
+from sim.collectors.controller import ActionNoise
+from sim.collectors.gait import NOISE
+from sim.safety_gymnasium import SafetyGymnasiumEnv
+
+CAREFUL = 0.5
+"""Share of the episodes that are driven with care."""
+DAMPING, BRAKE = 0.8, 1.0
+"""Force per m/s against driving, and per m/s towards a hazard straight ahead."""
+TURN_GAIN, YAW_DAMPING = {"Point": 2.0, "Car": 1.0}, {"Point": 0.0, "Car": 0.15}
+"""Turning command per rad of heading error, and against each rad/s of turning."""
+
+
+class Sensors:
+    """Splits an observation vector into what Safety-Gymnasium calls its parts."""
+
+    def __init__(self, env: SafetyGymnasiumEnv) -> None:
+        task: Any = env.simulation.task
+        spaces = task.obs_info.obs_space_dict.spaces
+        ends = np.cumsum([int(np.prod(space.shape)) for space in spaces.values()])
+        self._slices = {name: slice(end - int(np.prod(space.shape)), end)
+                        for (name, space), end in zip(spaces.items(), ends, strict=True)}
+        bins, self._range = task.lidar_conf.num_bins, task.lidar_conf.max_dist
+        angles = (np.arange(bins) + 0.5) * 2 * np.pi / bins
+        self._directions = np.stack([np.cos(angles), np.sin(angles)], 1)
+        self.body = type(task.agent).__name__
+        """Point or Car."""
+
+    def __call__(self, vector: np.ndarray, name: str) -> np.ndarray:
+        return vector[self._slices[name]]
+
+    def sum_of_directions(self, lidar: np.ndarray) -> np.ndarray:
+        """(2,): the directions of the lidar's beams, as the body sees them, weighted by `lidar` (beams,)."""
+        return lidar @ self._directions
+
+    def place(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position (2,) [m] in the world, whose origin the lidar called circle shows, and the world's axes as the
+        body sees them (2, 2), one a row. The compass points along the world's negative y axis."""
+        lidar, north = self(vector, "circle_lidar"), self(vector, "magnetometer")[:2]
+        y = -north / max(float(np.linalg.norm(north)), 1e-6)
+        axes = np.array([[y[1], -y[0]], y])
+        return axes @ (-self._range * (1 - lidar.max()) * unit(self.sum_of_directions(lidar))), axes
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    """The vector (2,) with length 1."""
+    return vector / max(float(np.linalg.norm(vector)), 1e-6)
+
+
+def steer(body: str, wanted: np.ndarray, drive: float, yaw_rate: float) -> np.ndarray:
+    """(2,) in [-1, 1]: drives with `drive` and turns towards `wanted` (2,), both as the body sees it. yaw_rate [rad/s].
+
+    The Point's front is its x axis, actions are force and turning rate; the Car's its negative y axis, and actions the
+    torques of its wheels.
+    """
+    front, left = (np.eye(2)[0], np.eye(2)[1]) if body == "Point" else (-np.eye(2)[1], np.eye(2)[0])
+    turn = TURN_GAIN[body] * float(np.arctan2(wanted @ left, wanted @ front)) - YAW_DAMPING[body] * yaw_rate
+    return np.clip([drive, turn] if body == "Point" else [drive + turn, drive - turn], -1, 1)
+
+
+class Seeking:
+    """The Point goes for its goal and is pushed away by near hazards.
+
+    Style: `caution` (how much they push against the goal's pull), `reach` (from how near on they do: a lidar's value),
+    `speed` (largest force), `noise`.
+    """
+
+    def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
+        careful = rng.random() < CAREFUL
+        self.style = {"caution": float(rng.uniform(1.3, 2.5) if careful else rng.uniform(0, 1.3)),
+                      "reach": float(rng.uniform(0.6, 0.75)), "speed": float(rng.uniform(0.4, 1)),
+                      "noise": float(rng.choice(NOISE))}
+        self._sensors, self._noise = Sensors(env), ActionNoise(2, self.style["noise"], rng, memory=0)
+
+    def action(self, observation: Observation) -> np.ndarray:
+        vector, sensors, reach = observation["vector"], self._sensors, self.style["reach"]
+        near = np.maximum((sensors(vector, "hazards_lidar") - reach) / (1 - reach), 0)
+        # Squared: a hazard at arm's length is to count more than several further off.
+        away = sensors.sum_of_directions(near**2)
+        wanted = unit(sensors.sum_of_directions(sensors(vector, "goal_lidar"))) - self.style["caution"] * away
+        velocity = float(sensors(vector, "velocimeter")[0])
+        ahead = max(float(unit(wanted)[0]), 0) * min(float(np.linalg.norm(wanted)), 1)
+        braking = self.style["caution"] / 3 * BRAKE * max(float(away[0]), 0) * max(velocity, 0)
+        drive = self.style["speed"] * ahead - DAMPING * velocity - braking
+        return self._noise.disturb(steer(sensors.body, wanted, drive, float(sensors(vector, "gyro")[2])))
+
+
+class Orbiting:
+    """Goes around the origin on an ellipse; a narrow one stays between the walls.
+
+    Style: `width` and `length`, its half axes across the walls and along them [m]; `speed` [m/s]; `noise`.
+    """
+
+    def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
+        width = float(rng.uniform(0.5, 0.85) if rng.random() < CAREFUL else rng.uniform(0.85, 1.5))
+        self.style = {"width": width, "length": float(rng.uniform(max(width, 1), 1.5)),
+                      "speed": float(rng.uniform(0.4, 1.5)), "noise": float(rng.choice(NOISE))}
+        self._sensors, self._noise = Sensors(env), ActionNoise(2, self.style["noise"], rng, memory=0)
+
+    def action(self, observation: Observation) -> np.ndarray:
+        vector, sensors, speed = observation["vector"], self._sensors, self.style["speed"]
+        position, axes = sensors.place(vector)
+        half_axes = np.array([self.style["width"], self.style["length"]])
+        scaled = position / half_axes
+        distance = max(float(np.linalg.norm(scaled)), 1e-6)
+        along = half_axes / half_axes.max() * np.array([-scaled[1], scaled[0]]) / distance
+        # The way as the body sees it: along the ellipse, and twice as strongly back to it.
+        way = unit(along + 2 * (1 - distance) * scaled / distance) @ axes
+        velocity = sensors(vector, "velocimeter")[:2]
+        front = np.array([1.0, 0]) if sensors.body == "Point" else np.array([0, -1.0])
+        drive = speed * max(float(way @ front), 0) - float(velocity @ front)
+        # What the body drifts sideways is to be taken out.
+        return self._noise.disturb(steer(sensors.body, 1.5 * speed * way - 0.5 * velocity, drive,
+                                         float(sensors(vector, "gyro")[2])))
