@@ -27,6 +27,9 @@ class QptConfig(SequenceConfig):
     """eta_1 of eq. 9; 0 trains without reward penalisation."""
     safety_weight: float = 1.0
     """eta_2 of eq. 10; 0 trains without cost penalisation."""
+    penalise_excess: bool = False
+    """Only the part of a cost value counts in eq. 8 that is above the cost-to-go which the policy was told. The paper
+    penalises all of it."""
     cost_pessimism: Literal["max", "mean", "min"] = "mean"
     """Which of the two cost critics makes the target (eq. 7 has "min", which underestimates cost), and counts. The
     error of "max" adds up over the bootstraps of a short `length`; "mean" was calibrated (results/README.md)."""

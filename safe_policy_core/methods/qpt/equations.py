@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
@@ -27,14 +29,17 @@ def n_step_targets(received: Tensor, bootstrap: Tensor, last: Tensor, terminal: 
     return torch.stack(targets[::-1], -1), steps < (last + terminal.long()).unsqueeze(-1)
 
 
-def discounted_budget(remaining: float, steps_left: float, discount: float) -> float:
-    """An undiscounted cost to go as the discounted value that eq. 14 compares with.
+Number = TypeVar("Number", float, Tensor)
 
-    Spread evenly over the steps left: remaining / n * (1 + discount + ... + discount^(n - 1)).
+
+def discounted_budget(remaining: Number, steps_left: Number, discount: float) -> Number:
+    """An undiscounted cost to go as the discounted value that eq. 14 compares with; numbers, or tensors of one shape.
+
+    Spread evenly over the steps left, at least 1: remaining / n * (1 + discount + ... + discount^(n - 1)).
     """
-    steps_left = max(steps_left, 1.0)
     if discount == 1:
         return remaining
+    steps_left = steps_left.clamp(min=1) if isinstance(steps_left, Tensor) else max(steps_left, 1.0)
     return remaining / steps_left * (1 - discount**steps_left) / (1 - discount)
 
 

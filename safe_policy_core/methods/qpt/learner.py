@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.methods.qpt.config import QptConfig
-from safe_policy_core.methods.qpt.equations import n_step_targets
+from safe_policy_core.methods.qpt.equations import discounted_budget, n_step_targets
 from safe_policy_core.methods.qpt.model import QptModel
 from safe_policy_core.methods.qpt.policy import QptPolicy
 from safe_policy_core.methods.sequence.learner import SequenceLearner
@@ -80,6 +80,9 @@ class QptLearner(SequenceLearner):
         loss, metrics = super().policy_loss(windows, features)
         normal = torch.randn(len(features), self.model.action_dim, device=self.device)
         value, cost = self.model.values(windows.observations[windows.mask], self.model.actor.act(features, normal))
+        if self.config.penalise_excess:
+            left = self.model.horizon - windows.time_steps[windows.mask]
+            cost = (cost - discounted_budget(windows.costs_to_go[windows.mask], left, self.config.discount)).relu()
         value, cost, (reward_weight, safety_weight) = value.sum(), cost.sum(), self.weights
         metrics |= {"value": value.detach(), "cost_value": cost.detach()}
         return loss - reward_weight * value + safety_weight * cost, metrics
