@@ -181,6 +181,17 @@ def cost_weights(dataset: DsrlDataset) -> np.ndarray:
     return 1 - dataset.cost_returns / (dataset.cost_returns.max() + 1)
 
 
+def discounted_to_go(values: np.ndarray, dataset: DsrlDataset, discount: float, episodes: np.ndarray) -> np.ndarray:
+    """Discounted sums from each row of `episodes` (numbers) to their ends, episode after episode."""
+    starts, lengths = dataset.starts[:-1][episodes], dataset.lengths[episodes]
+    rows = np.zeros((len(episodes), int(lengths.max())), np.float32)
+    inside = np.arange(rows.shape[1]) < lengths[:, None]
+    rows[inside] = np.concatenate([values[start:start + length] for start, length in zip(starts, lengths, strict=True)])
+    for step in range(rows.shape[1] - 2, -1, -1):
+        rows[:, step] += discount * rows[:, step + 1]
+    return rows[inside]
+
+
 def to_go(values: np.ndarray, dataset: DsrlDataset) -> np.ndarray:
     """(N,) sums from each row to the end of its episode, by one running sum in double precision."""
     running = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])

@@ -76,27 +76,39 @@ class TwinCritics(nn.Module):
     """Two Q functions of each signal (0: reward, 1: cost) and their slow copies, in one batched pass.
 
     One optimiser trains all of them: their gradients do not mix, and Adam treats every number by itself.
+
+    scale (signals,): what the networks' outputs are multiplied by. Adam's steps are as large where values are small,
+    which then drown in them.
     """
+
+    scale: Tensor
 
     def __init__(self, inputs: int, action_dim: int, units: int, layers: int, signals: int, target_rate: float
                  ) -> None:
         super().__init__()
         self.signals, self.target_rate = signals, target_rate
+        self.register_buffer("scale", torch.ones(signals))
         self.network = PairedMlp(inputs, action_dim, 1, units, layers, 2 * signals)
         self.target = copy.deepcopy(self.network).requires_grad_(False)
 
     def forward(self, state: Tensor, action: Tensor, slow: bool = False) -> Tensor:
         """(B, inputs), (*candidates, B, action_dim) -> (signals, 2, *candidates, B)."""
-        values = (self.target if slow else self.network)(state, action)
-        return values.view(self.signals, 2, *action.shape[:-1])
+        values = (self.target if slow else self.network)(state, action).view(self.signals, 2, *action.shape[:-1])
+        return values * self.scale.view(-1, *[1] * (values.dim() - 1))
 
     def of(self, signal: int, state: Tensor, action: Tensor, slow: bool = False) -> Tensor:
         """Both estimates of one signal alone: (B, inputs), (*candidates, B, action_dim) -> (2, *candidates, B)."""
-        return (self.target if slow else self.network)(state, action, slice(2 * signal, 2 * signal + 2)).squeeze(-1)
+        pair = (self.target if slow else self.network)(state, action, slice(2 * signal, 2 * signal + 2))
+        return pair.squeeze(-1) * self.scale[signal]
 
     def loss(self, values: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared errors of (signals, 2, B) values to (signals, B) targets, summed over the Q functions."""
-        return (values - targets.detach().unsqueeze(1)).square().mean(-1).sum()
+        """Mean squared errors of (signals, 2, B) values to (signals, B) targets in units of `scale`, summed over the Q
+        functions."""
+        return self.squares(values, targets).mean(-1).sum()
+
+    def squares(self, values: Tensor, targets: Tensor) -> Tensor:
+        """Squared errors of (signals, 2, B) values to (signals, B) targets in units of `scale`, as the values."""
+        return ((values - targets.detach().unsqueeze(1)) / self.scale.view(-1, 1, 1)).square()
 
     @torch.no_grad()
     def update_targets(self) -> None:

@@ -56,7 +56,7 @@ class QptLearner(SequenceLearner):
         for chunk in self.chunks(windows):
             targets, counts = self.critic_targets(chunk)
             values = self.model.critics(chunk.observations[counts], chunk.actions[counts])
-            squares = (values - targets[:, counts].unsqueeze(1)).square().sum((1, 2)) / count
+            squares = self.model.critics.squares(values, targets[:, counts]).sum((1, 2)) / count
             self.optimisers["critics"].add(squares.sum())
             error += squares.detach()
             magnitude += values.detach().abs().mean(1).sum(1) / count

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 from torch import Tensor
 
 from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.data.sequences import discounted_to_go
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.qpt.config import QptConfig
-from safe_policy_core.methods.sequence.model import SequenceModel
+from safe_policy_core.methods.sequence.model import ROWS_FOR_STATISTICS, SequenceModel
 from safe_policy_core.networks.paired import TwinCritics
 
 
 class QptModel(SequenceModel):
-    """Critics take scaled states and actions, and give scaled values: signal 0 is reward, 1 is cost."""
+    """Critics take scaled states and actions, and give scaled values: signal 0 is reward, 1 is cost.
+
+    The networks' outputs have the spread of discounted sums in the data as their unit: a cost of 0.06 on average was
+    hardly learned where Adam's steps were as large (PointGoal1, 4000 steps: rank correlation with the sums 0.25).
+    """
 
     config: QptConfig
 
@@ -26,6 +32,10 @@ class QptModel(SequenceModel):
 
     def measure(self, dataset: DsrlDataset) -> None:
         super().measure(dataset)
+        episodes = np.arange(0, len(dataset), max(1, dataset.rows // ROWS_FOR_STATISTICS))
+        for number, (values, unit) in enumerate(((dataset.rewards, self.return_unit), (dataset.costs, self.cost_unit))):
+            spread = discounted_to_go(values, dataset, self.config.discount, episodes).std()
+            self.critics.scale[number] = float(spread) * unit if spread else 1.0
         # `follow` moves weights alone; before the first update the copy is the same in all else too.
         self.target_actor.load_state_dict(self.actor.state_dict())
 
