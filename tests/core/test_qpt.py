@@ -10,6 +10,7 @@ import torch
 from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint
 from safe_policy_core.commands import Evaluate, Pretrain
 from safe_policy_core.data.dsrl import write_dsrl
+from safe_policy_core.data.sequences import discounted_to_go
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.interfaces import ActionDecision, Policy, Spec, Specs
@@ -216,7 +217,7 @@ def test_normalisers_are_the_mean_sizes_and_have_no_gradient() -> None:
     """Eq. 9 and 10, over the steps that have a target."""
     learner = learner_of("qpt", reward_weight=2.0, safety_weight=0.5)
     with torch.no_grad():
-        learner.model.critics.network.biases[-1].fill_(0.5)  # no mean below the smallest
+        learner.model.critics.network.biases[-1].fill_(3.0)  # no mean below the spread
     windows = windows_of(learner)
     _, counts = learner.critic_targets(windows)
     values = learner.model.critics(windows.observations[counts], windows.actions[counts]).detach().abs().mean((1, 2))
@@ -224,6 +225,50 @@ def test_normalisers_are_the_mean_sizes_and_have_no_gradient() -> None:
     assert [weight.item() for weight in learner.weights] == pytest.approx(
         [2.0 / values[0].item(), 0.5 / values[1].item()], rel=1e-4)
     assert not any(weight.requires_grad for weight in learner.weights)
+
+
+def test_values_have_the_spread_of_discounted_sums_as_their_unit() -> None:
+    learner, data = learner_of("qpt", discount=0.9), corridor_dataset(12)
+    for signal, (values, unit) in enumerate(((data.rewards, learner.model.return_unit),
+                                             (data.costs, learner.model.cost_unit))):
+        sums = [sum(0.9**later * values[row + later] for later in range(int(end - row)))
+                for start, end in itertools.pairwise(data.starts) for row in range(start, end)]
+        np.testing.assert_allclose(discounted_to_go(values, data, 0.9, np.arange(len(data))), sums, rtol=1e-4)
+        scale = learner.model.critics.scale[signal]
+        assert scale.item() == pytest.approx(np.std(sums) * unit.item(), rel=1e-4)
+        with torch.no_grad():
+            for bias in learner.model.critics.network.biases:
+                bias.zero_()
+            learner.model.critics.network.weights[-1].zero_()
+            learner.model.critics.network.biases[-1].fill_(2.0)
+        values_of = learner.model.critics(torch.zeros(1, 2), torch.zeros(1, 1))[signal]
+        torch.testing.assert_close(values_of, (2 * scale).expand(2, 1))
+        # Errors are counted in that unit.
+        errors = learner.model.critics.squares(learner.model.critics(torch.zeros(1, 2), torch.zeros(1, 1)),
+                                               torch.zeros(2, 1))
+        torch.testing.assert_close(errors, torch.full((2, 2, 1), 4.0))
+
+
+def test_only_the_cost_above_what_was_asked_is_penalised() -> None:
+    losses = {}
+    for excess in (False, True):
+        learner = learner_of("qpt", stochastic=False, cost_weight=0.0, reward_weight=0.0, penalise_excess=excess)
+        windows, model = windows_of(learner), learner.model
+        with torch.no_grad():
+            model.critics.network.biases[-1].fill_(1.0)
+        learner.weights = (torch.tensor(0.0), torch.tensor(1.0))
+        features = model.actor.features(windows)[windows.mask]
+        losses[excess] = learner.policy_loss(windows, features)[0].item()
+        if excess:
+            action, own = windows.actions[windows.mask], model.actor.act(features)
+            _, cost = model.values(windows.observations[windows.mask], own)
+            left = model.horizon - windows.time_steps[windows.mask]
+            budget = [discounted_budget(asked.item(), steps.item(), 0.99)
+                      for asked, steps in zip(windows.costs_to_go[windows.mask], left, strict=True)]
+            expected = (own - action).square().sum() + (cost - torch.tensor(budget)).clamp(min=0).sum()
+            assert losses[True] == pytest.approx(expected.item(), rel=1e-4)
+            assert any(value == 0 for value in budget) and any(value > 0 for value in budget)
+    assert losses[True] < losses[False]
 
 
 @pytest.mark.parametrize("pessimism", ["max", "mean", "min"])

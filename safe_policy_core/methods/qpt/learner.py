@@ -4,7 +4,8 @@ Deviations from the paper: a terminal step has a target (`n_step_targets`); the 
 mean of the two estimates (eq. 7 takes the smaller one); L_DT is CDT's likelihood with a
 learned temperature where eq. 3 has squared errors (`stochastic=false` is eq. 3); critics have ReLU
 in place of Mish, which takes several times as long on a CPU; the means of eq. 9 and 10 are at least
-`SMALLEST_MEAN`, so that data almost without cost do not make a weight without bound.
+the spread of the discounted sums in the data: where most states cost nothing the mean is so small that the policy did
+whatever ends an episode (HopperVelocity: it fell).
 """
 
 from __future__ import annotations
@@ -22,9 +23,6 @@ from safe_policy_core.methods.sequence.learner import SequenceLearner
 from safe_policy_core.methods.sequence.model import Windows
 from safe_policy_core.networks.paired import follow
 
-SMALLEST_MEAN = 0.01
-"""In the scale of the critics, where the best episode's values are around 1."""
-
 
 class QptLearner(SequenceLearner):
     """The same specs, config, seed and batches give the same numbers on a CPU."""
@@ -41,8 +39,9 @@ class QptLearner(SequenceLearner):
         metrics = self.learn_critics(windows)
         config = self.config
         # Eq. 9 and 10. The means are numbers here: nothing is differentiated through them.
-        self.weights = (config.reward_weight / metrics["reward_magnitude"].clamp(min=SMALLEST_MEAN),
-                        config.safety_weight / metrics["cost_magnitude"].clamp(min=SMALLEST_MEAN))
+        spread = self.model.critics.scale
+        self.weights = (config.reward_weight / torch.maximum(metrics["reward_magnitude"], spread[0]),
+                        config.safety_weight / torch.maximum(metrics["cost_magnitude"], spread[1]))
         metrics |= super().learn(windows)
         follow(self.model.target_actor, self.model.actor, config.target_rate)
         self.model.critics.update_targets()
