@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ from safe_policy_core.environments import make_env
 from safe_policy_core.errors import UserError
 from sim.collectors.collect import collect
 from sim.collectors.controller import ActionNoise
+from sim.collectors.evolution import Evolution
 from sim.collectors.field import Orbiting, Seeking, Sensors, steer
 from sim.collectors.gait import NOISE, Gait, LinearPolicy, read_gaits, write_gaits
 from sim.collectors.tasks import TASKS, find_task
@@ -43,7 +46,6 @@ def test_gaits_of_other_bodies_stay_in_the_file(tmp_path: Path) -> None:
     gait = LinearPolicy(np.array([[1.0, -2.0, 0.05]]), np.zeros(2), np.ones(2), penalty=0.5)
     write_gaits(tmp_path / "gaits.json", "a", [gait])
     write_gaits(tmp_path / "gaits.json", "b", [gait, gait])
-    import json
     content = json.loads((tmp_path / "gaits.json").read_text())
     assert [len(content[name]) for name in "ab"] == [1, 2]
     again = LinearPolicy.from_json(content["a"][0])
@@ -156,3 +158,19 @@ def test_collect_by_the_id_of_the_dataset(tmp_path: Path) -> None:
     result = Collect("original-state", tmp_path / "reach.hdf5", trajectories=2).run()
     assert result["task"] == "SafeReach"
     assert result["trajectories"] == len(read_dsrl(tmp_path / "reach.hdf5")) == 2
+
+
+def test_a_penalised_search_goes_on_to_survive(tmp_path: Path) -> None:
+    out = tmp_path / "gaits.json"
+    small = Evolution("HopperVelocity", iterations=4, penalties=(2.0,), directions=2, best=1, out=out)
+    found = small.run()
+    # Three snapshots without a penalty, and the penalised before and after its second half.
+    assert [gait.penalty for gait in found] == [0, 0, 0, 2, 2]
+    assert not np.array_equal(found[3].weights, found[4].weights)
+    written = json.loads(out.read_text())["SafetyHopperVelocity-v1"]
+    np.testing.assert_allclose([gait["weights"] for gait in written], [gait.weights for gait in found], atol=1e-5)
+    # Where survival is not taken off there is one stage, and the seed fixes it.
+    again = [dataclasses.replace(small, survival=0.0, out=tmp_path / f"{run}.json").run() for run in "ab"]
+    assert [gait.penalty for gait in again[0]] == [0, 0, 0, 2]
+    for one, other in zip(*again, strict=True):
+        np.testing.assert_array_equal(one.weights, other.weights)
