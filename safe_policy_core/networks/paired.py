@@ -77,8 +77,7 @@ class TwinCritics(nn.Module):
 
     One optimiser trains all of them: their gradients do not mix, and Adam treats every number by itself.
 
-    scale (signals,): what the networks' outputs are multiplied by. Adam's steps are as large where values are small,
-    which then drown in them.
+    scale (signals,): what the networks' outputs are multiplied by, and errors are counted in.
     """
 
     scale: Tensor

@@ -29,7 +29,7 @@ class QptConfig(SequenceConfig):
     """eta_2 of eq. 10; 0 trains without cost penalisation."""
     penalise_excess: bool = False
     """Only the part of a cost value counts in eq. 8 that is above the cost-to-go which the policy was told. The paper
-    penalises all of it."""
+    penalises all of it; in five datasets neither was clearly better (results/README.md)."""
     cost_pessimism: Literal["max", "mean", "min"] = "mean"
     """Which of the two cost critics makes the target (eq. 7 has "min", which underestimates cost), and counts. The
     error of "max" adds up over the bootstraps of a short `length`; "mean" was calibrated (results/README.md)."""
