@@ -15,6 +15,7 @@ from sim.collectors.field import Orbiting, Seeking, Sensors, steer
 from sim.collectors.gait import NOISE, Gait, LinearPolicy, read_gaits, write_gaits
 from sim.collectors.tasks import TASKS, find_task
 from sim.commands import Collect
+from sim.safety_gymnasium import SafetyGymnasiumEnv
 
 SEARCHED = [name for name, task in TASKS.items() if task.controller == "gait:Gait"]
 """Whose demonstrators are linear policies."""
@@ -81,10 +82,11 @@ def test_noise_stays_in_bounds_and_has_its_scale() -> None:
 def test_sensors_show_where_the_body_is() -> None:
     for name in ("PointCircle1", "CarCircle1"):
         env = find_task(name).make_env()
-        sensors = Sensors(env)  # type: ignore[arg-type]
+        assert isinstance(env, SafetyGymnasiumEnv)
+        sensors = Sensors(env)
         for seed in range(5):
             observation, _ = env.reset(seed)
-            agent = env.simulation.task.agent  # type: ignore[attr-defined]
+            agent = env.simulation.task.agent
             position, axes = sensors.place(observation["vector"])
             # 16 beams see a direction to within a few degrees.
             np.testing.assert_allclose(position, agent.pos[:2], atol=0.08)
@@ -133,6 +135,7 @@ def test_styles_differ_from_one_to_the_next(task: str, kind: type, own: str) -> 
     drivers = [kind(env, np.random.default_rng(i)) for i in range(30)]
     assert np.std([driver.style[own] for driver in drivers]) > 0.1
     assert {driver.style["noise"] for driver in drivers} == set(NOISE)
+    assert kind is not Gait or len({driver.style["gait"] for driver in drivers}) > 1
     # Noise does not foretell itself: what imitates could else do best by repeating its last action, which a gyroscope
     # tells it.
     noise = next(driver._noise for driver in drivers if driver.style["noise"])
