@@ -206,7 +206,7 @@ def test_collected_episodes_join_the_replay_buffer(tmp_path: Path) -> None:
 def test_finetuning_records_learns_and_reports(tmp_path: Path) -> None:
     learner = BcLearner(SPECS, CONFIG)
     tuner = tuner_of(learner, tmp_path)
-    tuner.learn(120)
+    tuner.learn(300)
     rows = []
     result = finetune(PointEnv(), tuner, 4, first_seed=100, updates=3, metadata={"task": "point"},
                       on_episode=rows.append)

@@ -25,9 +25,9 @@ class BcConfig:
     stem: int = 4
     """Side of the patches [pixels] on which it works."""
     units: int = 256
-    """Hidden units, also of the vector encoder."""
+    """Hidden units, also of the encoder of vectors beside images."""
     layers: int = 2
-    """Hidden layers behind the encoder."""
+    """Hidden layers; where there are images, behind the encoder."""
 
     learning_rate: float = 1e-3
     decay: int = 0
