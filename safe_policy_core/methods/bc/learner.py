@@ -77,7 +77,7 @@ class BcLearner:
                            for name, value in observation.items()}
         observation = {name: value.to(self.device) for name, value in observation.items()}
         target = torch.as_tensor(np.asarray(batch["next_action"])[mask], device=self.device)
-        self.model.encoder.update_statistics(observation)
+        self.model.update_statistics(observation)
         distribution = self.model(observation)
         error = (distribution.mean - target).square().sum(-1).mean()
         loss = error if self.config.loss == "squared" else -distribution.log_probability(target).mean()

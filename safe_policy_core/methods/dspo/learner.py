@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,8 +27,8 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.policy import DspoPolicy
 from safe_policy_core.methods.dspo.stage import Stage
-from safe_policy_core.networks.actor import GaussianActor
-from safe_policy_core.networks.optimiser import Optimiser
+from safe_policy_core.networks.actor import PlainActor
+from safe_policy_core.networks.optimiser import Optimiser, rate_at
 
 _CLIP = 10.0
 
@@ -45,7 +45,7 @@ class DspoLearner(Stage):
 
     def make_networks(self) -> dict[str, nn.Module]:
         settings = self.config.cloning
-        return {"actor": GaussianActor(self.features.size, self.action_dim, settings.units, settings.layers)}
+        return {"actor": PlainActor(self.features.size, self.action_dim, settings.units, settings.layers)}
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """One gradient step. Raises `DatasetError` for a batch of another source."""
@@ -53,8 +53,10 @@ class DspoLearner(Stage):
             raise DatasetError(f"batch: {missing[0]}: missing; dspo does not learn online")
         self.step += 1
         states, actions = (torch.as_tensor(batch[name], device=self.device) for name in ("states", "actions"))
-        loss = (self.networks["actor"](states).mean - actions).square().sum(-1).mean()
-        norm = self.optimisers["actor"].step(loss)
+        actor = cast(PlainActor, self.networks["actor"])
+        actor.update_statistics(states)
+        loss = (actor(states).mean - actions).square().sum(-1).mean()
+        norm = self.optimisers["actor"].step(loss, rate=rate_at(self.step, decay=self.config.cloning.steps))
         return {"cloning_loss": float(loss.detach()), "gradient_norm": norm}
 
     def policy(self) -> DspoPolicy:
