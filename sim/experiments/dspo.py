@@ -42,6 +42,9 @@ BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc":
              "iql": ("iql", False), "cql": ("cql", False), "dwbc": ("dwbc", False), "rgm": ("rgm", False),
              "cdt_v": ("cdt_v", False)}
 """Name -> (method:preset, whether it sees the demonstrations alone). BC-Safe: all that there is in D^S."""
+OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
+        "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer"}
+"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score)."""
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the
 paper's inputs) elsewhere, where a place tells what is safe: PointCircle1's correlation is 0.37 from states and 0.23
@@ -115,8 +118,9 @@ class DspoExperiment:
     def run(self) -> dict[str, Any]:
         """Runs what is missing. Returns the files."""
         require_positive(steps=self.steps, batch=self.batch, episodes=self.episodes, demonstrations=self.demonstrations)
-        if unknown := [name for name in self.methods if name not in ("dspo", *BASELINES)]:
-            raise ConfigurationError(f"methods: unknown {unknown[0]!r}, expected some of dspo, {', '.join(BASELINES)}")
+        if unknown := [name for name in self.methods if name not in (*OURS, *BASELINES)]:
+            raise ConfigurationError(f"methods: unknown {unknown[0]!r}, expected some of "
+                                     f"{', '.join((*OURS, *BASELINES))}")
         known = variants(DiscriminatorConfig())
         if unknown := [name for name in self.variants if name not in known]:
             raise ConfigurationError(f"variants: unknown {unknown[0]!r}, expected some of {', '.join(known)}")
@@ -144,7 +148,7 @@ class DspoExperiment:
         return {"results": str(self.out), "discriminators": str(self.discriminators)}
 
     def _row(self, method: str, split: Path, dataset: str, seed: int, limit: float, config: DspoConfig) -> Row:
-        if method != "dspo":
+        if method not in OURS:
             parts = read_split(split)
             assert isinstance(parts.safe, DsrlDataset)
             assert isinstance(parts.unlabelled, DsrlDataset)
@@ -158,14 +162,17 @@ class DspoExperiment:
             return dataclasses.replace(row, normalized_reward=self._scaled(
                 dataset, low + row.normalized_reward * (high - low)))
         torch.set_num_threads(1)
-        DspoRun(split, split.parent / "dspo", config, seed, check_device(self.device), progress=False).run()
-        policy, env = load_policy(split.parent / "dspo", self.device), TASKS[dataset].make_env()
+        settings, _ = variants(config.discriminator)[OURS[method]]
+        folder = split.parent / method
+        DspoRun(split, folder, dataclasses.replace(config, discriminator=settings), seed, check_device(self.device),
+                progress=False).run()
+        policy, env = load_policy(folder, self.device), TASKS[dataset].make_env()
         try:
             results = [rollout(env, policy, number) for number in range(self.episodes)]
         finally:
             env.close()
         reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
-        return Row("dspo", dataset, seed, limit, self._scaled(dataset, float(reward)),
+        return Row(method, dataset, seed, limit, self._scaled(dataset, float(reward)),
                    normalized_cost(float(cost), limit), self.episodes)
 
     def _scaled(self, dataset: str, value: float) -> float:
