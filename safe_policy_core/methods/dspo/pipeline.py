@@ -30,6 +30,7 @@ from safe_policy_core.methods.dspo.trajectories import (
     fit_features,
     gather,
     joined,
+    recalled,
 )
 from safe_policy_core.training.offline import train_offline
 
@@ -127,9 +128,13 @@ class DspoRun:
 
     def _clone(self) -> dict[str, Any]:
         generated, settings = self.generated(), self.config.cloning
-        source = CloningSource(self.trajectories, self.trajectories.safe, generated.states[generated.mask],
+        recorded = self.trajectories.safe
+        if settings.recalled is not None:
+            recorded = recorded | recalled(self.trajectories, self.signals(), settings.recalled)
+        source = CloningSource(self.trajectories, recorded, generated.states[generated.mask],
                                generated.actions[generated.mask])
-        return self._train(self._with_features(DspoLearner), source, settings.steps, settings.batch, 1, self.out)
+        found = self._train(self._with_features(DspoLearner), source, settings.steps, settings.batch, 1, self.out)
+        return {"recalled": int(recorded.sum() - self.trajectories.safe.sum()), **found}
 
     def _with_features(self, kind: type[Any]) -> Any:
         """A new stage with the features of this run."""

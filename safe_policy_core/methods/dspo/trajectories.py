@@ -118,6 +118,15 @@ def ranks(signals: np.ndarray) -> np.ndarray:
     return (below / max(len(signals) - 1, 1)).astype(np.float32)
 
 
+def recalled(trajectories: Trajectories, signals: np.ndarray, quantile: float) -> np.ndarray:
+    """(E,) bool: the unlabelled whose signal is at least this quantile of D^S's and whose return at least its lowest.
+
+    signals: (E,) z of every trajectory.
+    """
+    safe, returns = trajectories.safe, trajectories.returns
+    return ~safe & (signals >= np.quantile(signals[safe], quantile)) & (returns >= returns[safe].min())
+
+
 class DiscriminatorSource:
     """Balanced batches of pieces of trajectories: the first half of the rows from D^S, the second from D^U."""
 
@@ -170,7 +179,7 @@ class DiffusionSource:
 class CloningSource:
     """Steps of recorded trajectories and of D^G together, each with the same probability.
 
-    recorded: (E,) bool, which trajectories; in the paper D^S. states, actions: D^G, (M, size) and (M, action_dim).
+    recorded: (E,) bool, which trajectories; in the paper D^S alone. states (M, size), actions (M, action_dim): D^G.
     """
 
     def __init__(self, trajectories: Trajectories, recorded: np.ndarray, states: np.ndarray, actions: np.ndarray
