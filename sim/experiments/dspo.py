@@ -43,9 +43,10 @@ BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc":
              "cdt_v": ("cdt_v", False)}
 """Name -> (method:preset, whether it sees the demonstrations alone). BC-Safe: all that there is in D^S."""
 OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
-        "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer", "dspo_paper": "dspo"}
-"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score). dspo_paper
-clones the demonstrations and what was generated, and nothing that was recalled."""
+        "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer", "dspo_recalled": "dspo"}
+"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score). dspo_recalled
+clones recorded trajectories too (`RECALLED`)."""
+RECALLED = 0.75
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the
 paper's inputs) elsewhere, where a place tells what is safe: PointCircle1's correlation is 0.37 from states and 0.23
@@ -165,8 +166,8 @@ class DspoExperiment:
         torch.set_num_threads(1)
         settings, _ = variants(config.discriminator)[OURS[method]]
         folder, config = split.parent / method, dataclasses.replace(config, discriminator=settings)
-        if method == "dspo_paper":
-            config = dataclasses.replace(config, cloning=dataclasses.replace(config.cloning, recalled=None))
+        if method == "dspo_recalled":
+            config = dataclasses.replace(config, cloning=dataclasses.replace(config.cloning, recalled=RECALLED))
         DspoRun(split, folder, config, seed, check_device(self.device), progress=False).run()
         policy, env = load_policy(folder, self.device), TASKS[dataset].make_env()
         try:

@@ -1,9 +1,11 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from safe_policy_core import cli
 from safe_policy_core.checkpoint import load_checkpoint
@@ -16,8 +18,9 @@ from safe_policy_core.errors import CheckpointError, ConfigurationError, Dataset
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.methods.dspo.features import FeatureMap
 from safe_policy_core.methods.dspo.pipeline import DspoRun
+from safe_policy_core.methods.dspo.trajectories import recalled
 from safe_policy_core.methods.registry import load_policy
-from tests.core.dspo_rig import CONFIG
+from tests.core.dspo_rig import CONFIG, trajectories_of
 from tests.core.point_env import PointEnv, ScriptedPolicy, demonstrations, image_episode
 
 
@@ -234,3 +237,26 @@ def test_commands(source: Path, tmp_path: Path) -> None:
         score = read_scores(source)[recording_id(episode)]
         assert len(score.attention) == len(episode)
         assert sum(score.attention) == pytest.approx(1, abs=1e-4)
+
+
+def test_what_is_recalled_by_hand() -> None:
+    """From the median of the demonstrations' signals on, 0.6, and from their lowest return on, 2."""
+    states = [np.zeros((1, 2))] * 6
+    data = trajectories_of(states, [np.zeros((1, 1))] * 6, np.array([2.0, 5.0, 2.0, 1.9, 9.0, 4.0]), safe=2)
+    signals = np.array([0.4, 0.8, 0.61, 0.9, 0.7, 0.59])
+    assert recalled(data, signals, 0.5).tolist() == [False, False, True, False, True, False]
+    assert not recalled(data, signals, 1.0).any(), "the one above all demonstrations has too low a return"
+
+
+def test_recalled_trajectories_are_cloned(split: Path, tmp_path: Path) -> None:
+    found = {}
+    for quantile in (None, 0.0):
+        config = dataclasses.replace(CONFIG, cloning=dataclasses.replace(CONFIG.cloning, recalled=quantile))
+        run = DspoRun(split, tmp_path / str(quantile), config, seed=0, progress=False)
+        result = run.run()["clone"]
+        expected = 0 if quantile is None else int(recalled(run.trajectories, run.signals(), quantile).sum())
+        assert result["recalled"] == expected
+        found[quantile] = expected, load_checkpoint(tmp_path / str(quantile))[0]
+    assert found[0.0][0] > 0
+    # The stages before are the same, so that only what is cloned can make a difference.
+    assert any(not torch.equal(value, found[0.0][1][name]) for name, value in found[None][1].items())

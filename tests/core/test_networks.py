@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.networks.actor import PlainActor
 from safe_policy_core.networks.convolution import ImageDecoder, ImageEncoder
 from safe_policy_core.networks.critic import Critic
 from safe_policy_core.networks.distributions import (
@@ -362,3 +363,17 @@ def test_optimiser_resumes_exactly_with_channels_last_weights() -> None:
     second.load(saved)
     steps(first, second, 3, 6)
     torch.testing.assert_close(first.weight, whole.weight, rtol=0, atol=0)
+
+
+def test_a_plain_actor_does_not_mind_units() -> None:
+    """The same weights on metres and on shifted millimetres, each with its own statistics, say the same."""
+    states, found = torch.randn(64, 3, generator=generator()), []
+    for values in (states, 1000 * states + 5):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            actor = PlainActor(3, 2, 8, 2)
+        actor.update_statistics(values)
+        found.append(actor(values).mean)
+    assert torch.allclose(found[0], found[1], atol=1e-4)
+    # No norm behind the first layer: twice as far from the mean is not the same.
+    assert not torch.allclose(actor(2000 * states + 5).mean, found[1], atol=1e-2)

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 
 from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Spec, Specs
-from safe_policy_core.methods.dspo.config import DiscriminatorConfig
+from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
 from safe_policy_core.methods.dspo.trajectories import Trajectories
+from safe_policy_core.methods.overrides import override
 from sim.experiments import dspo_figure3
-from sim.experiments.dspo import append_quality, read_quality, subset, together, variants
+from sim.experiments.dspo import DspoExperiment, append_quality, read_quality, settings_of, subset, together, variants
 from sim.experiments.dspo_generated import layout_of, play
 from sim.safe_reach.environment import SafeReachEnv
 
@@ -75,3 +77,16 @@ def test_figure_3_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     result = dspo_figure3.Figure3(out=tmp_path / "figure.png").run()
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert set(result["few"]) == {"recall", "accuracy", "f1", "pearson"}
+
+
+def test_discriminators_are_shown_what_fits_the_dataset() -> None:
+    assert settings_of("SafeReach", ()) == ("discriminator.inputs=changes",)
+    assert settings_of("PointCircle1", ()) == ("discriminator.inputs=states",)
+    chosen = override(DspoConfig(), settings_of("SafeReach", ("discriminator.inputs=states",)))
+    assert chosen.discriminator.inputs == "states"
+
+
+def test_an_unknown_method_is_named_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"unknown 'dspo_recall', expected some of dspo, .*dspo_recalled, bc_all"):
+        DspoExperiment(methods=("dspo", "dspo_recall"), out=tmp_path / "dspo.csv", runs=tmp_path / "runs").run()
+    assert not list(tmp_path.iterdir())

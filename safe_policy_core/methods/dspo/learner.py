@@ -9,8 +9,8 @@ over balanced batches (`discriminator_stage`), attention is scaled by 1/sqrt(d) 
 trajectories are seen in pieces, and a number beside every generated step says whether the episode still lasts
 (`diffusion_stage`). Discriminators are shown changes of state (`inputs`), a trajectory is judged by one that was not
 trained on it (`folds`), and the diffusion is conditioned on the rank of the signal. In the preset "small" the
-discriminator is an MLP, the U-Net predicts clean values, and recorded trajectories that the discriminator recalls are
-cloned too (`config`); "full" has the paper's in all three.
+discriminator is an MLP and the U-Net predicts clean values (`config`); "full" has the paper's in both. Recorded
+trajectories that the discriminator recalls can be cloned too (`CloningConfig.recalled`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _CLIP = 10.0
 
 
 class DspoLearner(Stage):
-    """Stage 3: L_BC = E_{D^S and D^G}[|pi(s) - a|^2], on batches of `CloningSource`; "small" adds what is recalled."""
+    """Stage 3: L_BC = E_{D^S and D^G}[|pi(s) - a|^2], on batches of `CloningSource`."""
 
     method = "dspo"
 
