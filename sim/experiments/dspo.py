@@ -43,10 +43,11 @@ BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc":
              "cdt_v": ("cdt_v", False)}
 """Name -> (method:preset, whether it sees the demonstrations alone). BC-Safe: all that there is in D^S."""
 OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
-        "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer", "dspo_recalled": "dspo"}
-"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score). dspo_recalled
-clones recorded trajectories too (`RECALLED`)."""
+        "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer",
+        "dspo_recalled": "dspo"}
+"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score)."""
 RECALLED = 0.75
+"""What "dspo_recalled" sets `CloningConfig.recalled` to."""
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the
 paper's inputs) elsewhere, where a place tells what is safe: PointCircle1's correlation is 0.37 from states and 0.23
