@@ -260,3 +260,10 @@ def test_recalled_trajectories_are_cloned(split: Path, tmp_path: Path) -> None:
     assert found[0.0][0] > 0
     # The stages before are the same, so that only what is cloned can make a difference.
     assert any(not torch.equal(value, found[0.0][1][name]) for name, value in found[None][1].items())
+
+
+def test_a_quantile_out_of_range_is_named_before_anything_is_trained(split: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, cloning=dataclasses.replace(CONFIG.cloning, recalled=1.5))
+    with pytest.raises(ConfigurationError, match=r"cloning.recalled: expected .*, got 1.5"):
+        DspoRun(split, tmp_path, config, progress=False).run()
+    assert not list(tmp_path.iterdir())

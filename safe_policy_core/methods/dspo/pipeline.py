@@ -18,7 +18,7 @@ import numpy as np
 
 from safe_policy_core.checkpoint import RUN_FOLDER, read_manifest
 from safe_policy_core.data.split_safe import Split, read_split
-from safe_policy_core.errors import CheckpointError, DatasetError
+from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, Generated, desired_conditions
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
@@ -57,6 +57,9 @@ class DspoRun:
 
     def run(self, stages: Sequence[str] = STAGES) -> dict[str, Any]:
         """The stages in their order; each returns what there is to say about it. Raises `UserError`s."""
+        quantile = self.config.cloning.recalled
+        if quantile is not None and not 0 <= quantile <= 1:
+            raise ConfigurationError(f"cloning.recalled: expected a number from 0 to 1, or none, got {quantile}")
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "discriminator": self._discriminator, "label": self._label, "diffusion": self._diffusion,
             "generate": self._generate, "clone": self._clone}
