@@ -176,6 +176,15 @@ def frontier(dataset: DsrlDataset, cost: np.ndarray) -> np.ndarray:
     return best[place]
 
 
+def returns_within(dataset: DsrlDataset, costs: np.ndarray, quantile: float) -> np.ndarray:
+    """The `quantile` of the returns of episodes of at most each of `costs` (M,), and never less for a higher cost.
+
+    costs: ascending, from that of the cheapest episode up.
+    """
+    found = [np.quantile(dataset.returns[dataset.cost_returns <= cost], quantile) for cost in costs]
+    return np.maximum.accumulate(found)
+
+
 def cost_weights(dataset: DsrlDataset) -> np.ndarray:
     """(E,) weights that fall linearly with an episode's cost, from 1 to almost 0 (CDT in OSRL, there from 50 down)."""
     return 1 - dataset.cost_returns / (dataset.cost_returns.max() + 1)

@@ -350,7 +350,7 @@ def test_targets_change_per_episode_and_count_down() -> None:
     policy.reset(0)
     assert policy.target_cost == 5.0
     data = corridor_dataset(12)
-    assert policy.target_return == pytest.approx(data.returns[data.cost_returns <= 5].max(), abs=1e-4)
+    assert policy.target_return == pytest.approx(np.quantile(data.returns[data.cost_returns <= 5], 0.95), abs=1e-4)
     policy.set_target_cost(None)
     policy.reset(0)
     assert policy.target_cost == 10.0  # that of its training
@@ -377,7 +377,16 @@ def test_wrong_targets_are_refused_and_strange_ones_logged(caplog: pytest.LogCap
     policy.set_target_cost(500.0)
     assert "outside of the data's costs" in caplog.text
     policy.reset(0)
-    assert policy.target_return == pytest.approx(corridor_dataset(12).returns.max(), abs=1e-4)
+    assert policy.target_return == pytest.approx(np.quantile(corridor_dataset(12).returns, 0.95), abs=1e-4)
+
+
+def test_the_best_return_is_asked_for_where_configured() -> None:
+    policy, data = learner_of("qpt", target_quantile=1.0).policy(), corridor_dataset(12)
+    policy.set_target_cost(5.0)
+    policy.reset(0)
+    assert policy.target_return == pytest.approx(data.returns[data.cost_returns <= 5].max(), abs=1e-4)
+    with pytest.raises(ConfigurationError, match=r"target_quantile: expected a share above 0 and up to 1, got 1.5"):
+        learner_of("qpt", target_quantile=1.5)
 
 
 def test_candidates_are_draws_around_the_mode() -> None:

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sequences import PromptedStore, SequenceStore, augmented, cost_weights, frontier, to_go
+from safe_policy_core.data.sequences import (
+    PromptedStore,
+    SequenceStore,
+    augmented,
+    cost_weights,
+    frontier,
+    returns_within,
+    to_go,
+)
 from safe_policy_core.data.transitions import TransitionStore
 from safe_policy_core.errors import DatasetError
 from tests.core.corridor import corridor_dataset
@@ -111,6 +119,14 @@ def test_frontier_by_search() -> None:
         assert data.returns[frontier(data, np.array([cost]))[0]] == data.returns[affordable].max()
     with pytest.raises(DatasetError, match="less than that of any episode"):
         frontier(dataset(), np.array([0.0]))
+
+
+def test_returns_within_costs_by_hand() -> None:
+    """Quantiles of the affordable; an expensive episode of little return takes nothing from what is asked."""
+    data = corridor_dataset(4)
+    data.returns[:], data.cost_returns[:] = [2, 4, 1, 8], [0, 0, 5, 9]
+    assert returns_within(data, np.array([0.0, 5.0, 9.0]), 0.5).tolist() == [3, 3, 3]  # medians 3, 2 and 3
+    assert returns_within(data, np.array([0.0, 5.0, 9.0]), 1.0).tolist() == [4, 4, 8]
 
 
 def test_augmentation_labels_only_infeasible_targets_and_never_above_the_frontier() -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sequences import frontier, to_go
+from safe_policy_core.data.sequences import returns_within, to_go
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.sequence.config import SequenceConfig
@@ -175,7 +175,7 @@ class SequenceModel(nn.Module):
     """The policy with what was measured on its data, once, by `measure`.
 
     largest_return, largest_cost: of an episode. largest_step_cost: of a step. horizon: steps of the
-    longest episode. frontier_cost, frontier_return: the best return for a cost, at some costs.
+    longest episode. frontier_cost, frontier_return: what is asked for at most a cost, at some costs.
     """
 
     largest_return: Tensor
@@ -187,6 +187,9 @@ class SequenceModel(nn.Module):
 
     def __init__(self, specs: Specs, config: SequenceConfig) -> None:
         super().__init__()
+        if not 0 < config.target_quantile <= 1:
+            raise ConfigurationError("target_quantile: expected a share above 0 and up to 1, got "
+                                     f"{config.target_quantile:g}")
         self.config, self.inputs, self.action_dim = config, vector_size(specs), specs.action.shape[0]
         self.actor = ConditionalTransformer(self.inputs, self.action_dim, config)
         self.temperature = Temperature(config.initial_temperature)
@@ -210,15 +213,15 @@ class SequenceModel(nn.Module):
         self.actor.to_go.update(torch.as_tensor(sums, device=units.device) * units)
         costs = np.linspace(dataset.cost_returns.min(), dataset.cost_returns.max(), FRONTIER_POINTS)
         self.frontier_cost.copy_(torch.from_numpy(costs))
-        self.frontier_return.copy_(torch.from_numpy(dataset.returns[frontier(dataset, costs)]))
+        self.frontier_return.copy_(torch.from_numpy(returns_within(dataset, costs, self.config.target_quantile)))
 
     @property
     def unknown_return(self) -> Tensor | None:
         """The return-to-go, scaled, of windows that begin with a prompt (`PromptedStore`); None: the one asked for."""
         return self.actor.to_go.mean[0] if self.config.prompt_steps else None
 
-    def best_return(self, cost: float) -> float:
-        """The highest return in the data for a cost of at most `cost`, or of the cheapest episodes when none is."""
+    def asked_return(self, cost: float) -> float:
+        """The `target_quantile` of the returns of episodes of at most `cost`, or of the cheapest when there is none."""
         index = int((self.frontier_cost <= cost).sum()) - 1
         return float(self.frontier_return[max(index, 0)])
 

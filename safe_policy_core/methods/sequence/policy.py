@@ -48,8 +48,8 @@ class SequencePolicy(Policy):
     def set_target_cost(self, cost: float | None, target_return: float | None = None) -> None:
         """Another threshold, without training, from the next `reset` on; None: what it was trained with.
 
-        target_return: None asks for the best return in the data among episodes of at most this cost.
-        A cost above any in the data asks for the best return of all; one below the cheapest episode
+        target_return: None asks for what few episodes of at most this cost exceed (`SequenceConfig.target_quantile`).
+        A cost above any in the data counts all of them; one below the cheapest episode
         (0 where every episode has some) is allowed, is outside of what was learned, and is logged.
         Raises `ConfigurationError` for a negative or infinite cost, or a return that is not finite.
         """
@@ -68,7 +68,7 @@ class SequencePolicy(Policy):
     def reset(self, seed: int) -> None:
         self._generator.manual_seed(seed)
         wanted, cost = self._next_target
-        self._target = (self._model.best_return(cost) if wanted is None else wanted, cost)
+        self._target = (self._model.asked_return(cost) if wanted is None else wanted, cost)
         self._remaining, self._steps = np.array(self._target), 0
         # The scales as plain arrays: a control step has no time for dozens of small tensor operations.
         model = self._model
