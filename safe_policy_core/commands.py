@@ -153,7 +153,7 @@ class Evaluate:
     """Cost that an episode may have, for methods that take it without training (cdt, qpt); by default their own."""
 
     target_return: float | None = None
-    """Return to ask for beside it; by default the best in the data for that cost."""
+    """Return to ask for beside it; by default what few of the affordable episodes exceed."""
 
     device: str = "cpu"
     """Torch device."""

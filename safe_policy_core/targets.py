@@ -9,8 +9,8 @@ from safe_policy_core.interfaces import Policy, TakesTargets
 def set_target_cost(policy: Policy, cost: float | None, target_return: float | None = None) -> None:
     """The policy's threshold from its next `reset` on; None is that of its training, which every policy has.
 
-    target_return: what to ask for beside it; None: the best in the data for that cost. Raises `ConfigurationError`
-    for numbers out of range, and for a policy whose threshold cannot be changed.
+    target_return: what to ask for beside it; None: what few of the affordable episodes exceed. Raises
+    `ConfigurationError` for numbers out of range, and for a policy whose threshold cannot be changed.
     """
     if cost is None and target_return is not None:
         raise ConfigurationError("target_return: give target_cost too")
