@@ -10,8 +10,10 @@ import tyro
 
 from safe_policy_core.data.dsrl import DsrlDataset, find_dsrl_file, read_dsrl
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
+from safe_policy_core.data.sequences import returns_within
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.methods.sequence.config import SequenceConfig
 from sim.experiments.rows import Row, append, read_rows
 from sim.experiments.table import table
 from sim.osrl_peer.peer import METHODS, Job, run
@@ -81,11 +83,15 @@ class OsrlPeer:
         env.close()
 
     def _job(self, dataset: DsrlDataset, path: Path, method: str, seed: int) -> Job:
-        within = dataset.returns[dataset.cost_returns <= self.cost_limit]
         low, high = float(dataset.returns.min()), float(dataset.returns.max())
         return Job(method, str(path), self.steps, self.cdt_batch if method == "cdt" else self.batch, self.cost_limit,
-                   int(dataset.lengths.max()), (low, high), float(within.max()) if len(within) else high,
+                   int(dataset.lengths.max()), (low, high), self._asked_return(dataset),
                    self.episodes, seed, self.threads, units=self.units, target_rate=self.target_rate)
+
+    def _asked_return(self, dataset: DsrlDataset) -> float:
+        """What our sequence models ask for: both sides are told the same."""
+        cost = max(self.cost_limit, float(dataset.cost_returns.min()))
+        return float(returns_within(dataset, np.array([cost]), SequenceConfig().target_quantile)[0])
 
     def _row(self, dataset: DsrlDataset, path: Path, method: str, seed: int, returns: list[float],
              costs: list[float]) -> Row:
