@@ -17,8 +17,6 @@ from sim.safety_gymnasium import SafetyGymnasiumEnv
 
 DAMPING = 0.8
 """Force per m/s against driving."""
-LAPSES, LAPSE_STEPS = 0.008, (5, 25)
-"""Probability with which carelessness begins at a step, and how long it lasts."""
 TURN_GAIN, YAW_DAMPING = {"Point": 2.0, "Car": 1.0}, {"Point": 0.0, "Car": 0.15}
 """Turning command per rad of heading error, and against each rad/s of turning."""
 
@@ -33,8 +31,8 @@ class Sensors:
         self._slices = {name: slice(end - int(np.prod(space.shape)), end)
                         for (name, space), end in zip(spaces.items(), ends, strict=True)}
         bins, self._range = task.lidar_conf.num_bins, task.lidar_conf.max_dist
-        angles = (np.arange(bins) + 0.5) * 2 * np.pi / bins
-        self._directions = np.stack([np.cos(angles), np.sin(angles)], 1)
+        self.directions = directions(bins)
+        """(beams, 2), of the lidars' beams as the body sees them."""
         self.body = type(task.agent).__name__
         """Point or Car."""
 
@@ -43,7 +41,7 @@ class Sensors:
 
     def sum_of_directions(self, lidar: np.ndarray) -> np.ndarray:
         """(2,): the directions of the lidar's beams, as the body sees them, weighted by `lidar` (beams,)."""
-        return lidar @ self._directions
+        return lidar @ self.directions
 
     def place(self, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Position (2,) [m] in the world, whose origin the lidar called circle shows, and the world's axes as the
@@ -52,6 +50,12 @@ class Sensors:
         y = -north / max(float(np.linalg.norm(north)), 1e-6)
         axes = np.array([[y[1], -y[0]], y])
         return axes @ (-self._range * (1 - lidar.max()) * unit(self.sum_of_directions(lidar))), axes
+
+
+def directions(count: int) -> np.ndarray:
+    """(count, 2) unit vectors, in the middles of as many equal parts of the circle."""
+    angles = (np.arange(count) + 0.5) * 2 * np.pi / count
+    return np.stack([np.cos(angles), np.sin(angles)], 1)
 
 
 def unit(vector: np.ndarray) -> np.ndarray:
@@ -71,37 +75,44 @@ def steer(body: str, wanted: np.ndarray, drive: float, yaw_rate: float) -> np.nd
 
 
 class Seeking:
-    """The Point is pulled by its goal and pushed away by near hazards.
+    """The Point goes where directions lead to its goal and are free of near hazards, slowly towards those.
 
-    Style: `caution` (how much a hazard pushes that touches), `reach` (from how near on it does: a lidar's value),
-    `speed` (largest force), `noise`. For some steps now and then it forgets its caution: a clone of those who never
-    come near a hazard does not know what to do there.
+    Style: `caution` (what a near hazard counts against a direction; below 0 it draws), `reach` (from how near on it
+    counts: a lidar's value), `speed` (largest force), `noise`. The constants were found by a cross-entropy search under
+    noise and softened, so that clones can follow: with half the weight on reward, 10 to 17 an episode at no cost.
     """
 
-    CAREFUL = 0.75
-    """Share of the episodes that are driven with care. With half of them, clones of all episodes without cost paid:
-    too many of those were of careless drivers with an empty way."""
+    CAREFUL = 0.7
+    """Share of the episodes that are driven with care. The others are drawn to hazards: of those who merely do not see
+    any, many paid nothing in an empty way, and who asked for a safe episode of high return was given such a driver."""
+    WIDTH, SHARPNESS, AHEAD = 0.5, 5.0, 0.2
+    """Cosine from which on a hazard blocks a direction; how sharply the best direction is preferred; what is preferred
+    of the direction ahead."""
+    BLOCKING, PUSH, SLOWING, TURNING = 2.8, 1.2, 0.7, 1.5
+    """Of a near hazard: what it counts against a direction, how it pushes away, how it slows down; and the turning
+    command per rad."""
 
     def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
         careful = rng.random() < self.CAREFUL
-        self.style = {"caution": float(rng.uniform(1.5, 3) if careful else rng.uniform(0, 1)),
-                      "reach": float(rng.uniform(0.6, 0.7)), "speed": float(rng.uniform(0.5, 1)),
+        self.style = {"caution": float(rng.uniform(0.9, 1.2) if careful else rng.uniform(-0.4, -0.1)),
+                      "speed": float(rng.uniform(0.7, 0.95 if careful else 1)), "reach": float(rng.uniform(0.57, 0.7)),
                       "noise": float(rng.choice(NOISE))}
         self._sensors, self._noise = Sensors(env), ActionNoise(2, self.style["noise"], rng, memory=0)
-        self._rng, self._careless_steps = rng, 0
+        beams, ways = self._sensors.directions, directions(32)
+        self._ways, self._blocks = ways, np.maximum((ways @ beams.T - self.WIDTH) / (1 - self.WIDTH), 0)
 
     def action(self, observation: Observation) -> np.ndarray:
         vector, sensors, reach = observation["vector"], self._sensors, self.style["reach"]
-        self._careless_steps = max(self._careless_steps - 1, 0)
-        if not self._careless_steps and self._rng.random() < LAPSES:
-            self._careless_steps = int(self._rng.integers(*LAPSE_STEPS))
-        # Linear where it acts, as sums and clips are: what is sharper (angles, squares) was imitated worse.
+        caution, beams = self.style["caution"], self._sensors.directions
         near = np.maximum((sensors(vector, "hazards_lidar") - reach) / (1 - reach), 0)
-        caution = 0.0 if self._careless_steps else self.style["caution"]
-        ahead, aside = (unit(sensors.sum_of_directions(sensors(vector, "goal_lidar")))
-                        - caution * sensors.sum_of_directions(near))
-        drive = self.style["speed"] * np.clip(ahead, -1, 1) - DAMPING * sensors(vector, "velocimeter")[0]
-        return self._noise.disturb(np.clip([drive, aside], -1, 1))
+        goal = unit(sensors.sum_of_directions(sensors(vector, "goal_lidar")))
+        score = self._ways @ goal + self.AHEAD * self._ways[:, 0] - caution * self.BLOCKING * (self._blocks @ near)
+        weights = np.exp(self.SHARPNESS * (score - score.max()))
+        way = weights @ self._ways / weights.sum() - caution * self.PUSH * near**2 @ beams
+        way /= max(float(np.linalg.norm(way)), 1)
+        slowing = 1 + self.SLOWING * np.clip(caution, 0, 1) * (np.maximum(beams[:, 0], 0) ** 2 @ near)
+        drive = self.style["speed"] / slowing * max(way[0], 0) - DAMPING * sensors(vector, "velocimeter")[0]
+        return self._noise.disturb(np.clip([drive, self.TURNING * np.arctan2(way[1], way[0])], -1, 1))
 
 
 class Orbiting:

@@ -120,10 +120,10 @@ class OfflineSafeRl:
             configuration(method, 0.0, self.set)  # an unknown method or preset is named before anything runs
         if unused := [text for text in self.set if not any(concerns(text, method) for method in methods)]:
             raise ConfigurationError(f"set: {unused[0]!r} is for none of {', '.join(methods)}")
-        budgets = {method: budget(self.budget, method, self.steps) for method in methods}
         return [Job(method, dataset, seed, limits[dataset], own.steps, self.episodes, self.runs,
                     self.batch or own.batch, device, (*own.settings, *self.set))
-                for seed in self.seeds for dataset in self.datasets for method, own in budgets.items()]
+                for seed in self.seeds for dataset in self.datasets for method in methods
+                for own in (budget(self.budget, method, dataset, self.steps),)]
 
     def _dataset(self, name: str) -> DsrlDataset:
         path = self.data / f"{name}.hdf5"

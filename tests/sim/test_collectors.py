@@ -104,7 +104,7 @@ def test_steering_turns_towards_what_is_wanted() -> None:
 
 
 @pytest.mark.parametrize(("task", "kind", "careful", "careless"), [
-    ("PointGoal1", Seeking, {"caution": 2.5, "reach": 0.65}, {"caution": 0.0, "reach": 0.65}),
+    ("PointGoal1", Seeking, {"caution": 1.0, "reach": 0.6}, {"caution": -0.3, "reach": 0.6}),
     ("CarCircle1", Orbiting, {"width": 0.7, "length": 1.4}, {"width": 1.4, "length": 1.5}),
 ])
 def test_care_is_what_keeps_from_cost(task: str, kind: type, careful: dict[str, float], careless: dict[str, float]

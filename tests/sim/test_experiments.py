@@ -126,6 +126,9 @@ def test_a_budget_fits_its_methods_and_settings_come_after_it(tmp_path: Path, da
     assert (made.units, made.layers, made.decay, made.drawn_candidates) == (32, 1, 4000, True)
     made = configuration(cpq.method, 10.0, cpq.settings)
     assert (made.units, made.vae_units) == (32, 128)
+    far, _, _ = dataclasses.replace(experiment_of, datasets=("PointGoal1",), set=())._jobs()
+    made = configuration(far.method, 10.0, far.settings)
+    assert (far.steps, made.decay, made.length, made.safety_weight, made.sample_by_cost) == (8000, 8000, 10, 6, False)
     (papers,) = dataclasses.replace(experiment_of, budget="papers", methods=("qpt",), set=())._jobs()
     assert (papers.steps, papers.batch, papers.settings) == (100_000, 2048, ())
 
