@@ -21,15 +21,15 @@ SEQUENCE_MODELS = ("dt", "cdt", "cdt_v", "qpt")
 _QPT = ("stochastic=false", "critic_units=128", "critic_layers=2", "target_rate=0.05", "critic_learning_rate=1e-3",
         "shared_history=true")
 _QPT_FAR = ("reward_weight=0.1", "safety_weight=6", "sample_by_cost=false")
-"""What one action changes of a cost that is dozens of steps away is little beside the spread of the costs, by which
-eq. 10 divides here. Chosen by seed 0's test costs; elsewhere such weights take the reward (results/README.md)."""
+"""For PointGoal1, where an action moves Q^c by less of the costs' spread (by which eq. 10 divides here) than elsewhere.
+Chosen by seed 0's test costs; in the other datasets such weights take the reward (results/README.md)."""
 
 
 def budget(name: Name, method: str, dataset: str, steps: int | None = None) -> Budget:
     """Of a method, by METHOD or METHOD:PRESET, on a dataset. steps: others than the budget's; rates fall over them.
 
     "cores" trains one policy in a few minutes of one core: 4000 steps, and networks and batches to match. PointGoal1,
-    whose episodes have the most steps and whose hazards are seen by 16 beams, has twice as many. "papers" is what the
+    which takes more of them to be imitated (results/README.md), has twice as many. "papers" is what the
     configurations say, QPT's 100,000 steps of 2048 sequences, and wants an accelerator.
     """
     method = method.partition(":")[0]
