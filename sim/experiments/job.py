@@ -17,6 +17,7 @@ from safe_policy_core.commands import sequence_sizes
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.evaluation import rollout
+from safe_policy_core.interfaces import TakesTargets
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import METHODS, config_module, learner_class, make_learner
 from safe_policy_core.targets import set_target_cost
@@ -24,6 +25,7 @@ from safe_policy_core.training.offline import train_offline
 from safe_policy_core.training.steps import LearnsFromDsrl
 from sim.collectors.tasks import find_task
 from sim.experiments.rows import Row
+from sim.experiments.validation import FIRST_TEST_SEED, ask_safely
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -35,9 +37,11 @@ LIMIT_FIELDS = ("target_cost", "cost_limit")
 class Job:
     """method: its name, with ":PRESET" behind it for another preset than "small". dataset: a benchmark task's name.
 
-    steps: gradient steps. batch: sequences or steps of a batch, None for the method's own. episodes: of the test, with
-    seeds from 0 on. out: folder in which training is checkpointed and resumed. settings: see `configuration`.
+    steps: gradient steps. batch: sequences or steps of a batch, None for the method's own. episodes: of the test.
+    out: folder in which training is checkpointed and resumed. settings: see `configuration`.
     tested_cost: another cost to allow in the test, without training for it (zero-shot); None: target_cost.
+    validation: episodes, with seeds from 0 on, on which a policy that takes targets finds what it may ask for; 0: it
+    asks for what its configuration says. Tests have seeds from 0 on too, or from `FIRST_TEST_SEED` after a validation.
     """
 
     method: str
@@ -51,6 +55,7 @@ class Job:
     device: str = "cpu"
     settings: tuple[str, ...] = ()
     tested_cost: float | None = None
+    validation: int = 0
 
     @property
     def limit(self) -> float:
@@ -124,8 +129,11 @@ def run_job(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row:
                   resume=True, progress=progress, checkpoint_every=max(500, job.steps // 10))
     env, policy = find_task(job.dataset).make_env(), learner.policy()
     set_target_cost(policy, job.tested_cost)
+    first = FIRST_TEST_SEED if job.validation else 0
     try:
-        results = [rollout(env, policy, seed) for seed in range(job.episodes)]
+        if job.validation and isinstance(policy, TakesTargets):
+            ask_safely(policy, env, dataset, job.limit, range(job.validation), folder / f"asked_{job.limit:g}.json")
+        results = [rollout(env, policy, seed) for seed in range(first, first + job.episodes)]
     finally:
         env.close()
     reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)

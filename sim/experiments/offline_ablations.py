@@ -18,4 +18,5 @@ class OfflineAblations(OfflineSafeRl):
 
     methods: tuple[str, ...] = ("qpt", *(f"qpt:{name}" for name in ABLATIONS))
     datasets: tuple[str, ...] = ("HopperVelocity", "SwimmerVelocity")
+    validation: int = 0
     out: Path = Path("results/offline_ablations.csv")

@@ -58,6 +58,10 @@ class OfflineSafeRl:
     episodes: int = 20
     """Test episodes."""
 
+    validation: int = 20
+    """Episodes, of other layouts than the test's, on which sequence models find the highest return that is safe to ask
+    for; 0: they ask for `target_quantile`, and tests are on those layouts."""
+
     data: Path = Path("runs/benchmark")
     """Folder of the datasets, NAME.hdf5. A missing one is collected first."""
 
@@ -81,6 +85,8 @@ class OfflineSafeRl:
 
     def run(self) -> dict[str, Any]:
         """Runs what is missing. Returns the counts and the files."""
+        if self.validation < 0:
+            raise ConfigurationError(f"validation: expected at least 0 episodes, got {self.validation}")
         require_positive(steps=self.steps, episodes=self.episodes, workers=self.workers, batch=self.batch,
                          trajectories=self.trajectories)
         if unknown := [name for name in self.datasets if name not in TASKS]:
@@ -121,7 +127,7 @@ class OfflineSafeRl:
         if unused := [text for text in self.set if not any(concerns(text, method) for method in methods)]:
             raise ConfigurationError(f"set: {unused[0]!r} is for none of {', '.join(methods)}")
         return [Job(method, dataset, seed, limits[dataset], own.steps, self.episodes, self.runs,
-                    self.batch or own.batch, device, (*own.settings, *self.set))
+                    self.batch or own.batch, device, (*own.settings, *self.set), validation=self.validation)
                 for seed in self.seeds for dataset in self.datasets for method in methods
                 for own in (budget(self.budget, method, dataset, self.steps),)]
 
@@ -141,5 +147,6 @@ class OfflineSafeRl:
     def _write_table(self, rows: list[Row]) -> None:
         changes = {"steps": self.steps, "batch": self.batch, "set": " ".join(self.set)}
         said = "".join(f", --{name} {value}" for name, value in changes.items() if value)
-        note = f"Added last: by the budget \"{self.budget}\"{said}; {self.episodes} test episodes."
+        note = (f"Added last: by the budget \"{self.budget}\"{said}; {self.episodes} test episodes, "
+                f"{self.validation} of validation.")
         self._table.write_text(f"{LEGEND} {note}\n\n{table(rows)}")

@@ -24,6 +24,7 @@ class ZeroShot(OfflineSafeRl):
     thresholds: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
     """As multiples of the threshold of training."""
 
+    validation: int = 0
     out: Path = Path("results/offline_zero_shot.csv")
 
     def _jobs(self) -> list[Job]:
