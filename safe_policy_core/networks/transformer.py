@@ -73,7 +73,7 @@ class CausalBlock(nn.Module):
         scores = torch.baddbmm(mask[-length:][rows], query, key.mT, alpha=query.shape[-1]**-0.5)
         mixed = torch.bmm(scores.softmax(-1), value).view(batch, self.heads, *query.shape[1:])
         tokens = tokens + self.dropout(self.merge(mixed.transpose(1, 2).flatten(2)))
-        wide = self.widen(self.feed_norm(tokens)).relu_()
+        wide = self.widen(self.feed_norm(tokens)).relu()  # in place, on a view, autograd would copy
         return tokens + self.dropout(self.narrow(wide)), (key, value)
 
     def _heads(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:

@@ -1,6 +1,7 @@
 """The runner of experiments with real methods, real data and a real Ray cluster, all small."""
 
 import dataclasses
+import json
 import subprocess
 from pathlib import Path
 
@@ -143,6 +144,15 @@ def test_a_policy_is_tested_under_thresholds_it_was_not_trained_with(tmp_path: P
     assert "| SafeReach (limit 2) |" in run.out.with_suffix(".md").read_text()
 
 
+def test_sequence_models_ask_for_what_was_safe_on_other_layouts(tmp_path: Path, data: Path) -> None:
+    settings = ("length=2", "layers=1", "heads=2", "units=8")
+    run = experiment(data, tmp_path, methods=("cdt", METHOD), set=settings, validation=2)
+    assert run.run()["runs"] == 2
+    trials = json.loads((tmp_path / "runs" / "cdt-SafeReach-0-1-3" / "asked_1.json").read_text())
+    assert trials[0]["quantile"] == 1.0
+    assert not (tmp_path / "runs" / f"{METHOD}-SafeReach-0-1-3" / "asked_1.json").exists()
+
+
 def test_table_marks_the_safe_and_the_best_of_them(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     values = {("cdt", "A"): (0.8, 0.6), ("bc", "A"): (0.9, 1.4), ("qpt", "A"): (0.85, 1.0), ("cdt", "B"): (0.5, 2.0),
@@ -168,7 +178,8 @@ def test_wrong_use_is_named(tmp_path: Path, data: Path) -> None:
     torn.write_text(",".join(COLUMNS) + "\nbc,A,0,10\n")
     for message, settings in {
         "datasets: unknown 'Nope'": {"datasets": ("Nope",)}, "steps": {"steps": 0}, "episodes": {"episodes": 0},
-        "method: unknown name 'telepathy'": {"methods": ("telepathy",)}, "expected the columns method": {"out": other},
+        "validation": {"validation": -1}, "method: unknown name 'telepathy'": {"methods": ("telepathy",)},
+        "expected the columns method": {"out": other},
         r"torn\.csv: line 2": {"out": torn}, "device: 'cuda:99'": {"device": "cuda:99"},
         "set: 'heads=2' is for none of cpq": {"set": ("heads=2",)},
         "set: unknown setting 'nope'": {"set": ("cpq.nope=1",)},
