@@ -38,7 +38,7 @@ def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
     """(N, O), (N, I) -> left^T right (O, I).
 
     PyTorch copies the transposed first operand, oneDNN takes the second one as it is: the smaller comes first (with 512
-    and 128 columns 3.1 ms for 5.1). Rows that are apart in memory would fall back to a loop, 120 ms where 0.1 are needed.
+    and 128 columns 3.1 ms for 5.1). Rows that are apart in memory would fall back to a loop: 120 ms for 0.1.
     """
     if left.shape[1] > right.shape[1]:
         return linear(right.T, left.contiguous().T).T
