@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from safe_policy_core.data.sequences import returns_within
 from safe_policy_core.environments import make_env
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.methods.sequence.config import SequenceConfig
+from sim.experiments.job import Job as OwnJob
+from sim.experiments.job import run_job
 from sim.experiments.rows import Row, append, read_rows
 from sim.experiments.table import table
 from sim.osrl_peer.peer import METHODS, Job, run
@@ -53,11 +56,16 @@ class OsrlPeer:
 
     episodes: int = 20
     threads: int = 2
-    out: Path | None = None
-    """Adds rows to this CSV, with methods named osrl_*; rows that are there already are not run again."""
+    ours: bool = True
+    """Also train our methods, with OSRL's settings: as many units, observations as they are. The file's name must be
+    that of a dataset of the benchmark."""
 
-    beside: Path = Path("results/offline_safe_rl.csv")
-    """This project's rows, with which those of --out are put into one table (.md)."""
+    runs: Path = Path("runs/osrl_peer")
+    """Folder of our trainings."""
+
+    out: Path | None = None
+    """Adds rows to this CSV, OSRL's methods named osrl_*, and writes a table beside it (.md); rows that are there
+    already are not run again."""
 
     timing: bool = False
     """Only measure training steps, ours beside theirs."""
@@ -71,16 +79,23 @@ class OsrlPeer:
             for line in times(dataset, path, self.methods, self.batch, self.threads):
                 print(line, flush=True)
             return
-        env = make_env(self.task)
-        rows = [] if self.out is None else read_rows(self.out)
+        rows: list[Row] = [] if self.out is None else read_rows(self.out)
         done = {row.key for row in rows}
-        for method in self.methods:
-            for seed in self.seeds:
-                if (f"osrl_{method}", path.stem, seed, self.cost_limit) not in done:
-                    outcome = run(self._job(dataset, path, method, seed), env)
-                    rows.append(self._row(dataset, path, method, seed, outcome.returns, outcome.costs))
-                    self._report(rows, outcome.step_time)
+        env = make_env(self.task)
+        for method, seed in itertools.product(self.methods, self.seeds):
+            if self.ours and (OURS[method], path.stem, seed, self.cost_limit) not in done:
+                self._report(rows, run_job(self._own_job(path, method, seed), dataset, progress=True))
+            if (f"osrl_{method}", path.stem, seed, self.cost_limit) not in done:
+                outcome = run(self._job(dataset, path, method, seed), env)
+                self._report(rows, self._row(dataset, path, method, seed, outcome.returns, outcome.costs))
         env.close()
+
+    def _own_job(self, path: Path, method: str, seed: int) -> OwnJob:
+        # CDT has a size of its own on both sides, which is the default of both.
+        settings = () if method == "cdt" else (f"units={self.units}", "vae_units=400", "standardise=false",
+                                               f"target_rate={self.target_rate}")
+        return OwnJob(OURS[method], path.stem, seed, self.cost_limit, self.steps, self.episodes, self.runs,
+                      self.cdt_batch if method == "cdt" else self.batch, settings=settings)
 
     def _job(self, dataset: DsrlDataset, path: Path, method: str, seed: int) -> Job:
         low, high = float(dataset.returns.min()), float(dataset.returns.max())
@@ -100,24 +115,19 @@ class OsrlPeer:
                    normalized_reward(float(np.mean(returns)), low, high),
                    normalized_cost(float(np.mean(costs)), self.cost_limit), len(returns))
 
-    def _report(self, rows: list[Row], step_time: float) -> None:
-        row = rows[-1]
+    def _report(self, rows: list[Row], row: Row) -> None:
+        rows.append(row)
         print(f"{row.method:<15} seed {row.seed}   reward {row.normalized_reward:6.3f}   cost "
-              f"{row.normalized_cost:6.3f}   {step_time:.1f} ms a step", flush=True)
+              f"{row.normalized_cost:6.3f}", flush=True)
         if self.out is not None:
             append(self.out, row)
-            self.out.with_suffix(".md").write_text(table(paired(read_rows(self.beside), rows)))
+            self.out.with_suffix(".md").write_text(table(paired(rows)))
 
 
-def paired(ours: list[Row], theirs: list[Row]) -> list[Row]:
-    """Method by method, first our rows on the datasets and limits that OSRL has rows of, then OSRL's."""
-    found = []
-    for method in METHODS:
-        peers = [row for row in theirs if row.method == f"osrl_{method}"]
-        same = {(row.dataset, row.target_cost) for row in peers}
-        found += [row for row in ours if row.method == OURS[method] and (row.dataset, row.target_cost) in same]
-        found += peers
-    return found
+def paired(rows: list[Row]) -> list[Row]:
+    """Method by method, first our rows, then OSRL's."""
+    order = [name for theirs, ours in OURS.items() for name in (ours, f"osrl_{theirs}")]
+    return sorted(rows, key=lambda row: (order.index(row.method), row.dataset, row.seed))
 
 
 if __name__ == "__main__":

@@ -162,6 +162,13 @@ def test_pretraining_from_the_command_line_and_resuming(data: DsrlDataset, tmp_p
     assert load_policy(tmp_path / "whole").specs.difference(SPECS) is None
 
 
+def test_observations_can_be_taken_as_they_are(data: DsrlDataset) -> None:
+    learner: Any = make_learner("iql", SPECS, small("iql", standardise=False))
+    learner.data_source(data)
+    observations = torch.as_tensor(data.observations[:5])
+    torch.testing.assert_close(learner.model.standardiser(observations), observations, rtol=0, atol=0)
+
+
 def test_scales_come_from_the_data(data: DsrlDataset) -> None:
     learner: Any = make_learner("iql", SPECS)
     learner.data_source(data)

@@ -1,4 +1,4 @@
-"""What the networks of all methods stand on: standardised observations, and scales measured on the dataset."""
+"""What the networks of all methods stand on: observations, standardised or not, and scales measured on the dataset."""
 
 from __future__ import annotations
 
@@ -70,8 +70,9 @@ class OfflineModel(nn.Module, ABC):
 
     def fit(self, dataset: DsrlDataset, reward_scale: float) -> None:
         """Measures the dataset. Where all episodes have the same mean reward, `reward_scale` alone is the factor."""
-        rows = dataset.observations[::max(1, dataset.rows // _ROWS_FOR_STATISTICS)]
-        self.standardiser.update(torch.as_tensor(rows, device=self.horizon.device))
+        if self.config.standardise:
+            rows = dataset.observations[::max(1, dataset.rows // _ROWS_FOR_STATISTICS)]
+            self.standardiser.update(torch.as_tensor(rows, device=self.horizon.device))
         self.horizon.fill_(float(dataset.lengths.max()))
         self.reward_factor.fill_(reward_scale / (float(np.ptp(dataset.returns / dataset.lengths)) or 1.0))
 
