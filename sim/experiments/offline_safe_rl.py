@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +59,10 @@ class OfflineSafeRl:
     episodes: int = 20
     """Test episodes."""
 
-    validation: int = 20
-    """Episodes, of other layouts than the test's, on which sequence models find the highest return that is safe to ask
-    for; 0: they ask for `target_quantile`, and tests are on those layouts."""
+    validation: int = 20_000
+    """Steps, on other layouts than the test's, in which sequence models find the highest return that is safe to ask
+    for, in whole episodes of the longest duration (PointGoal1 20, SafeReach 250); 0: they ask for `target_quantile`,
+    and tests are on those layouts."""
 
     data: Path = Path("runs/benchmark")
     """Folder of the datasets, NAME.hdf5. A missing one is collected first."""
@@ -86,7 +88,7 @@ class OfflineSafeRl:
     def run(self) -> dict[str, Any]:
         """Runs what is missing. Returns the counts and the files."""
         if self.validation < 0:
-            raise ConfigurationError(f"validation: expected at least 0 episodes, got {self.validation}")
+            raise ConfigurationError(f"validation: expected at least 0 steps, got {self.validation}")
         require_positive(steps=self.steps, episodes=self.episodes, workers=self.workers, batch=self.batch,
                          trajectories=self.trajectories)
         if unknown := [name for name in self.datasets if name not in TASKS]:
@@ -127,7 +129,8 @@ class OfflineSafeRl:
         if unused := [text for text in self.set if not any(concerns(text, method) for method in methods)]:
             raise ConfigurationError(f"set: {unused[0]!r} is for none of {', '.join(methods)}")
         return [Job(method, dataset, seed, limits[dataset], own.steps, self.episodes, self.runs,
-                    self.batch or own.batch, device, (*own.settings, *self.set), validation=self.validation)
+                    self.batch or own.batch, device, (*own.settings, *self.set),
+                    validation=math.ceil(self.validation / TASKS[dataset].horizon))
                 for seed in self.seeds for dataset in self.datasets for method in methods
                 for own in (budget(self.budget, method, dataset, self.steps),)]
 
@@ -148,5 +151,5 @@ class OfflineSafeRl:
         changes = {"steps": self.steps, "batch": self.batch, "set": " ".join(self.set)}
         said = "".join(f", --{name} {value}" for name, value in changes.items() if value)
         note = (f"Added last: by the budget \"{self.budget}\"{said}; {self.episodes} test episodes, "
-                f"{self.validation} of validation.")
+                f"{self.validation} steps of validation.")
         self._table.write_text(f"{LEGEND} {note}\n\n{table(rows)}")

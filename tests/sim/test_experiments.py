@@ -30,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def experiment(data: Path, folder: Path, **settings: object) -> OfflineSafeRl:
-    default = OfflineSafeRl((METHOD,), ("SafeReach",), (0,), steps=3, batch=8, episodes=1, data=data,
+    default = OfflineSafeRl((METHOD,), ("SafeReach",), (0,), steps=3, batch=8, episodes=1, validation=80, data=data,
                             out=folder / "results" / "offline.csv", runs=folder / "runs")
     return dataclasses.replace(default, **settings)  # type: ignore[arg-type]
 
@@ -146,10 +146,11 @@ def test_a_policy_is_tested_under_thresholds_it_was_not_trained_with(tmp_path: P
 
 def test_sequence_models_ask_for_what_was_safe_on_other_layouts(tmp_path: Path, data: Path) -> None:
     settings = ("length=2", "layers=1", "heads=2", "units=8")
-    run = experiment(data, tmp_path, methods=("cdt", METHOD), set=settings, validation=2)
+    run = experiment(data, tmp_path, methods=("cdt", METHOD), set=settings, validation=160)
     assert run.run()["runs"] == 2
     trials = json.loads((tmp_path / "runs" / "cdt-SafeReach-0-1-3" / "asked_1.json").read_text())
     assert trials[0]["quantile"] == 1.0
+    assert 1 <= trials[0]["episodes"] <= 160 / TASKS["SafeReach"].horizon
     assert not (tmp_path / "runs" / f"{METHOD}-SafeReach-0-1-3" / "asked_1.json").exists()
 
 
