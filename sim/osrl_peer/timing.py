@@ -14,9 +14,11 @@ import torch
 
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
 from safe_policy_core.methods.registry import METHODS, make_learner
+from safe_policy_core.methods.sequence import benchmark as sequences
 from sim.osrl_peer.peer import PYTHON, Job, run
 
 BATCH, STEPS = 512, 30
+CANDIDATES = 50
 TIMED, FOUR_CRITICS = ("cpq", "bcq_lag", "bear_lag", "coptidice"), ("bcq_lag", "bear_lag")
 
 
@@ -70,18 +72,45 @@ def table(dataset: DsrlDataset, path: Path, methods: Sequence[str], batch: int, 
 def rows() -> list[dict[str, Any]]:
     """Rows for `make bench`; OSRL's figures are there where it is installed."""
     found = []
-    dataset = example_dataset()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "example.hdf5"
+        path, dataset = Path(folder) / "example.hdf5", example_dataset()
         write_dsrl(path, dataset)
         for threads, method in itertools.product((1, 2), TIMED):
             mine = own_step_time(method, dataset, BATCH, threads)
             # OSRL has four critics a signal in BCQ-Lag and BEAR-Lag, the papers and we have two: beside both.
             for equal in (False, True) if PYTHON.is_file() and method in FOUR_CRITICS else (False,):
                 theirs = osrl_step_time(method, dataset, path, BATCH, threads, equal) if PYTHON.is_file() else None
-                found.append({"name": f"{method}: training step, batch {BATCH}, {threads} threads",
-                              "value": 1e3 / mine, "unit": "steps/s",
-                              "peer": None if theirs is None else "OSRL with two critics" if equal else "OSRL",
-                              "peer_value": 1e3 / theirs if theirs else None,
-                              "ratio": theirs / mine if theirs else None})
+                found.append(_row(f"{method}: training step, batch {BATCH}, {threads} threads", mine, theirs,
+                                  "OSRL with two critics" if equal else "OSRL"))
+        found += _sequence_rows(Path(folder) / "windows.hdf5")
     return found
+
+
+def _sequence_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """CDT and QPT beside OSRL's CDT, which has no critics."""
+    dataset = sequences.example_dataset()
+    write_dsrl(path, dataset)
+    for batch, steps in ((256, 15), (2048, 5)):
+        theirs = _osrl_cdt("cdt", dataset, path, batch, steps)
+        for method in ("cdt", "qpt"):
+            mine = own_step_time(method, dataset, batch, sequences.THREADS, steps)
+            yield _row(f"{method}: training step, batch {batch}, {sequences.THREADS} threads", mine, theirs,
+                       "OSRL's CDT")
+    theirs = _osrl_cdt("cdt_action", dataset, path, CANDIDATES, STEPS)
+    mine = 1e3 * sequences.acting_time(dataset, {"candidates": CANDIDATES}, sequences.THREADS)
+    yield _row(f"qpt: action with Q selection, {CANDIDATES} candidates, {sequences.THREADS} threads", mine, theirs,
+               f"OSRL's CDT, {CANDIDATES} actions, none chosen")
+
+
+def _osrl_cdt(method: str, dataset: DsrlDataset, path: Path, batch: int, steps: int) -> float | None:
+    if not PYTHON.is_file():
+        return None
+    low, high = float(dataset.returns.min()), float(dataset.returns.max())
+    return run(Job(method, str(path), steps, batch, 10.0, int(dataset.lengths.max()), (low, high), high,
+                   threads=sequences.THREADS)).step_time
+
+
+def _row(name: str, mine: float, theirs: float | None, peer: str) -> dict[str, Any]:
+    """Of two times [ms], as calls a second."""
+    return {"name": name, "value": 1e3 / mine, "unit": "1/s", "peer": peer if theirs else None,
+            "peer_value": 1e3 / theirs if theirs else None, "ratio": theirs / mine if theirs else None}

@@ -119,7 +119,10 @@ def bc_safe(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], object
 
 
 def cdt(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], object], Callable[[], object]]:
-    """CDT with OSRL's settings; the bounds of its augmentation, which OSRL sets by task, follow the data's range."""
+    """CDT with OSRL's settings; the bounds of its augmentation, which OSRL sets by task, follow the data's range.
+
+    "cdt_action" has the actions of one batch of windows, without choosing any, in the place of a training step.
+    """
     from osrl.algorithms import CDT, CDTTrainer
     from osrl.common.dataset import SequenceDataset
 
@@ -141,6 +144,11 @@ def cdt(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], object], C
         trainer.train_one_step(states, actions, returns.float(), costs_to_go.float(), times, mask,
                                episode_cost.float(), costs)
 
+    if job["method"] == "cdt_action":
+        states, actions, returns, costs_to_go, times, mask, episode_cost, _ = next(loader)
+        window = states, actions, returns.float(), costs_to_go.float(), times, mask, episode_cost.float()
+        model.eval()
+        return torch.no_grad()(lambda: model(*window)), lambda: None
     return step, lambda: trainer.evaluate(1, job["target_return"] * REWARD_SCALE, job["cost_limit"])
 
 
@@ -150,7 +158,7 @@ def main() -> None:
     np.random.seed(job["seed"])
     torch.manual_seed(job["seed"])
     torch.set_num_threads(job["threads"])
-    make = {"bc_safe": bc_safe, "cdt": cdt}.get(job["method"], value_based)
+    make = {"bc_safe": bc_safe, "cdt": cdt, "cdt_action": cdt}.get(job["method"], value_based)
     # OSRL prints; standard output belongs to the protocol.
     with contextlib.redirect_stdout(ERRORS):
         step, episode = make(job, load(job["file"]))

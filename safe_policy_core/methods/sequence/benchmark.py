@@ -44,7 +44,7 @@ def seconds(work: Callable[[], object], calls: int) -> float:
 
 
 def rows() -> list[dict[str, Any]]:
-    """One row a figure: name, value, unit. Peers are measured where they are installed (`sim.osrl_peer`)."""
+    """One row a figure: name, value, unit. What OSRL's CDT does too is measured beside it (`sim.osrl_peer.timing`)."""
     found: list[dict[str, Any]] = []
 
     def add(name: str, value: float, unit: str) -> None:
@@ -60,30 +60,32 @@ def rows() -> list[dict[str, Any]]:
             learner = make_learner(method, dataset.specs)
             for batch, calls in ((256, 5), (2048, 3)):
                 windows = store.sample(batch, 1, rng)
-                for half in (False, True):
-                    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                        taken = seconds(lambda learner=learner, windows=windows: learner.update(windows), calls)  # type: ignore[misc]
-                    add(f"{method}: training step, batch {batch}, {THREADS} threads{', bfloat16' if half else ''}",
-                        taken, "s")
-        for name, threads_used, changes in (
-                ("1 candidate", 1, {"candidates": 1}), ("50 candidates", THREADS, {}),
-                ("50 candidates, shared history", 1, {"shared_history": True}),
-                ("50 candidates, shared history", THREADS, {"shared_history": True})):
-            torch.set_num_threads(threads_used)  # policy_node has 1
-            plural = "s" if threads_used > 1 else ""
-            add(f"qpt: action with Q selection, {name}, {threads_used} thread{plural}",
-                1e3 * acting_time(dataset, changes), "ms")
+                with torch.autocast("cpu", torch.bfloat16):
+                    taken = seconds(lambda learner=learner, windows=windows: learner.update(windows), calls)  # type: ignore[misc]
+                add(f"{method}: training step, batch {batch}, {THREADS} threads, bfloat16", taken, "s")
     finally:
         torch.set_num_threads(threads)
+    for name, threads_used, changes in (
+            ("1 candidate", 1, {"candidates": 1}),
+            ("50 candidates, shared history", 1, {"shared_history": True}),
+            ("50 candidates, shared history", THREADS, {"shared_history": True})):
+        plural = "s" if threads_used > 1 else ""  # policy_node has 1
+        add(f"qpt: action with Q selection, {name}, {threads_used} thread{plural}",
+            1e3 * acting_time(dataset, changes, threads_used), "ms")
     return found
 
 
-def acting_time(dataset: DsrlDataset, changes: dict[str, Any]) -> float:
+def acting_time(dataset: DsrlDataset, changes: dict[str, Any], threads: int) -> float:
     """Median seconds of an action with a full history."""
-    learner = QptLearner(dataset.specs, dataclasses.replace(QptConfig(), **changes))
-    learner.model.requires_grad_(False)
-    policy = learner.policy()
-    observation = {"vector": dataset.observations[0]}
-    for _ in range(10):
-        policy.act(observation, deterministic=True)
-    return seconds(lambda: policy.act(observation, deterministic=True), ACTIONS)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        learner = QptLearner(dataset.specs, dataclasses.replace(QptConfig(), **changes))
+        learner.model.requires_grad_(False)
+        policy = learner.policy()
+        observation = {"vector": dataset.observations[0]}
+        for _ in range(10):
+            policy.act(observation, deterministic=True)
+        return seconds(lambda: policy.act(observation, deterministic=True), ACTIONS)
+    finally:
+        torch.set_num_threads(before)
