@@ -185,9 +185,14 @@ def returns_within(dataset: DsrlDataset, costs: np.ndarray, quantile: float) -> 
     return np.maximum.accumulate(found)
 
 
-def cost_weights(dataset: DsrlDataset) -> np.ndarray:
-    """(E,) weights that fall linearly with an episode's cost, from 1 to almost 0 (CDT in OSRL, there from 50 down)."""
-    return 1 - dataset.cost_returns / (dataset.cost_returns.max() + 1)
+def cost_weights(dataset: DsrlDataset, most: float) -> np.ndarray:
+    """(E,) weights that fall linearly with an episode's cost, from 1 to 0 at `most` (CDT in OSRL, from 50 down).
+
+    Dearer episodes are never drawn. Where all are, the weights end at the dearest instead.
+    """
+    if most <= dataset.cost_returns.min():
+        most = float(dataset.cost_returns.max()) + 1
+    return np.clip(1 - dataset.cost_returns / most, 0, 1)
 
 
 def discounted_to_go(values: np.ndarray, dataset: DsrlDataset, discount: float, episodes: np.ndarray) -> np.ndarray:

@@ -105,11 +105,15 @@ def test_weights_decide_how_often_an_episode_is_drawn() -> None:
             SequenceStore(dataset(), 2, wrong)
 
 
-def test_cheap_episodes_are_drawn_more_often() -> None:
+def test_cheap_episodes_are_drawn_more_often_and_dear_ones_never() -> None:
     data = corridor_dataset(20)
-    weights = cost_weights(data)
-    assert (weights > 0).all()
-    assert (np.diff(weights[np.argsort(data.cost_returns)]) <= 0).all()
+    costs = data.cost_returns
+    dearest = float(np.median(costs))
+    weights = cost_weights(data, dearest)
+    assert weights == pytest.approx([max(0.0, 1 - cost / dearest) for cost in costs])
+    assert 0 < (weights == 0).sum() < len(data)
+    below_all = cost_weights(data, costs.min() / 2)
+    assert (below_all > 0).all() and (np.diff(below_all[np.argsort(costs)]) <= 0).all()
 
 
 def test_frontier_by_search() -> None:

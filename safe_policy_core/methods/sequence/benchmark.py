@@ -51,7 +51,7 @@ def rows() -> list[dict[str, Any]]:
         found.append({"name": name, "value": value, "unit": unit, "peer": None, "peer_value": None, "ratio": None})
 
     dataset, rng = example_dataset(), np.random.default_rng(0)
-    store = SequenceStore(dataset, 10, cost_weights(dataset), augmented(dataset, 0.2, rng))
+    store = SequenceStore(dataset, 10, cost_weights(dataset, 100.0), augmented(dataset, 0.2, rng))
     add("sequences: sample windows of 10 steps", 2048 / seconds(lambda: store.sample(2048, 1, rng), 50), "sequences/s")
     threads = torch.get_num_threads()
     torch.set_num_threads(THREADS)

@@ -46,7 +46,9 @@ class SequenceConfig:
     """Sequences that are computed at once; gradients of a batch are sums over its chunks. Chunks stay in the cache."""
 
     sample_by_cost: bool = True
-    """Draw cheap episodes more often (OSRL's linear rule)."""
+    """Draw cheap episodes more often, by OSRL's linear rule: the dearer, the less, and from `sampled_cost` on never."""
+    sampled_cost: float = 5.0
+    """In multiples of the target cost. OSRL has 50 for a target of 10."""
     augmentation: float = 0.2
     """Relabelled episodes (Algorithm 2) as a share of the dataset's."""
 

@@ -55,10 +55,14 @@ class SequenceLearner(OfflineLearner):
         relabelled = None
         if config.augmentation:
             relabelled = augmented(dataset, config.augmentation, np.random.default_rng((self.seed, AUGMENTATION)))
-        weights = cost_weights(dataset) if config.sample_by_cost else None
+        weights = cost_weights(dataset, self.dearest(dataset)) if config.sample_by_cost else None
         if config.prompt_steps:
             return PromptedStore(dataset, config.length, config.prompt_steps, weights, relabelled)
         return SequenceStore(dataset, config.length, weights, relabelled)
+
+    def dearest(self, dataset: DsrlDataset) -> float:
+        """What episodes cost that are just not drawn any more."""
+        return self.config.sampled_cost * self.config.target_cost
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """One gradient step. Random draws are torch's global ones. Raises `DatasetError` for a missing field."""
