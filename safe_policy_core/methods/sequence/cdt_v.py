@@ -66,7 +66,3 @@ class CdtVLearner(SequenceLearner):
         if self.step == 0:
             self.model.demonstrated_cost.fill_(float(labelled.cost_returns[source.demonstrations].mean()))
         return super().data_source(labelled)
-
-    def dearest(self, dataset: DsrlDataset) -> float:
-        """RGM's costs have no limit: none is left out."""
-        return float(dataset.cost_returns.max()) + 1

@@ -47,8 +47,8 @@ class SequenceConfig:
 
     sample_by_cost: bool = True
     """Draw cheap episodes more often, by OSRL's linear rule: the dearer, the less, and from `sampled_cost` on never."""
-    sampled_cost: float = 5.0
-    """In multiples of the target cost. OSRL has 50 for a target of 10."""
+    sampled_cost: float | None = 5.0
+    """In multiples of the target cost. OSRL has 50 for a target of 10. None: a little above the dearest episode."""
     augmentation: float = 0.2
     """Relabelled episodes (Algorithm 2) as a share of the dataset's."""
 
@@ -83,6 +83,8 @@ class CdtConfig(SequenceConfig):
 @dataclass(frozen=True)
 class CdtVConfig(SequenceConfig):
     """CDT without cost labels. Its target cost is that of the demonstrations, so that `target_cost` is not used."""
+
+    sampled_cost: float | None = None
 
     rgm: RgmConfig = field(default_factory=RgmConfig)
     """Of RGM, whose reward corrections are the costs."""

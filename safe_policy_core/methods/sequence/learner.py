@@ -62,7 +62,8 @@ class SequenceLearner(OfflineLearner):
 
     def dearest(self, dataset: DsrlDataset) -> float:
         """What episodes cost that are just not drawn any more."""
-        return self.config.sampled_cost * self.config.target_cost
+        share = self.config.sampled_cost
+        return float(dataset.cost_returns.max()) + 1 if share is None else share * self.config.target_cost
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """One gradient step. Random draws are torch's global ones. Raises `DatasetError` for a missing field."""
