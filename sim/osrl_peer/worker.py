@@ -146,7 +146,8 @@ def cdt(job: dict, data: dict[str, np.ndarray]) -> tuple[Callable[[], object], C
 
     if job["method"] == "cdt_action":
         states, actions, returns, costs_to_go, times, mask, episode_cost, _ = next(loader)
-        window = states, actions, returns.float(), costs_to_go.float(), times, mask, episode_cost.float()
+        window = (states, actions, returns.float(), costs_to_go.float(), times, ~mask.to(torch.bool),
+                  episode_cost.float())
         model.eval()
         return torch.no_grad()(lambda: model(*window)), lambda: None
     return step, lambda: trainer.evaluate(1, job["target_return"] * REWARD_SCALE, job["cost_limit"])
