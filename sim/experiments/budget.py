@@ -22,7 +22,8 @@ _QPT = ("stochastic=false", "critic_units=128", "critic_layers=2", "target_rate=
         "shared_history=true")
 _QPT_FAR = ("reward_weight=0.1", "safety_weight=6", "sample_by_cost=false")
 """For PointGoal1, where an action moves Q^c by less of the costs' spread (by which eq. 10 divides here) than elsewhere.
-Chosen by seed 0's test costs; in the other datasets such weights take the reward (results/README.md)."""
+Chosen by seed 0's costs on the layouts that are for choosing; in the other datasets such weights take the reward
+(results/README.md)."""
 
 
 def budget(name: Name, method: str, dataset: str, steps: int | None = None) -> Budget:
