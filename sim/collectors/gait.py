@@ -60,9 +60,10 @@ class LinearPolicy:
         return cls(**row | arrays)
 
 
-def read_gaits(env_id: str) -> list[LinearPolicy]:
-    """The policies of an environment that came with the package."""
-    return [LinearPolicy.from_json(row) for row in json.loads(files(__package__).joinpath(FILE).read_text())[env_id]]
+def read_gaits(env_id: str, path: Path | None = None) -> list[LinearPolicy]:
+    """The policies of an environment that came with the package, or those in a file."""
+    content = (path or files(__package__).joinpath(FILE)).read_text()
+    return [LinearPolicy.from_json(row) for row in json.loads(content)[env_id]]
 
 
 def write_gaits(path: Path, env_id: str, gaits: list[LinearPolicy]) -> None:

@@ -31,6 +31,17 @@ def test_shipped_policies_cover_reward_and_cost(name: str) -> None:
     assert cheapest.reward < best.reward
 
 
+@pytest.mark.parametrize("name", [name for name in SEARCHED if "Velocity" in name])
+def test_shipped_gaits_differ_among_the_safe(name: str) -> None:
+    """Else cloning the safe is all that can be learned from them."""
+    task = find_task(name)
+    policies = read_gaits(task.env_id.replace("Gymnasium-", "-"))
+    safe = [policy.reward for policy in policies if policy.cost <= task.target_cost]
+    assert len(safe) > 2
+    assert max(safe) > 0.2 * max(policy.reward for policy in policies)
+    assert max(safe) > 1.3 * min(safe)
+
+
 def test_what_was_recorded_with_a_policy_is_what_it_does() -> None:
     env = find_task("SwimmerVelocity").make_env()
     policy = read_gaits(env.env_id)[0]
@@ -177,3 +188,35 @@ def test_a_penalised_search_goes_on_to_survive(tmp_path: Path) -> None:
     assert [gait.penalty for gait in again[0]] == [0, 0, 0, 2]
     for one, other in zip(*again, strict=True):
         np.testing.assert_array_equal(one.weights, other.weights)
+
+
+def test_each_speed_is_searched_from_the_one_before(tmp_path: Path) -> None:
+    small = Evolution("SwimmerVelocity", iterations=4, penalties=(), speeds=(0.2, 0.1), directions=2, best=1,
+                      out=tmp_path / "gaits.json")
+    found = small.run()
+    assert len(found) == 3 + 2
+    # Two iterations, each of one step from what was there before.
+    from_fastest = np.abs(found[3].weights - found[2].weights).max()
+    still = dataclasses.replace(small, from_still=True).run()
+    assert np.abs(still[3].weights).max() < 10 * small.step
+    assert from_fastest > 0 and np.array_equal(still[2].weights, found[2].weights)
+    with pytest.raises(UserError, match="speeds: PointCircle1 has none to hold"):
+        dataclasses.replace(small, task="PointCircle1").run()
+
+
+def test_what_is_faster_than_the_speed_to_hold_counts_less(tmp_path: Path) -> None:
+    env = find_task("SwimmerVelocity").make_env()
+    policy = max(read_gaits(env.env_id), key=lambda one: one.reward)
+    search = Evolution("SwimmerVelocity", iterations=0, penalties=(), excess=2.0, out=tmp_path / "gaits.json")
+    search.run()
+    search._env, search._horizon = env, 50
+    observation, _ = env.reset(3)
+    vector, expected = observation["vector"], 0.0
+    for _ in range(50):
+        vector, reward, *_, info = env.simulation.step(policy.action(vector))
+        expected += reward - 2 * max(info["x_velocity"] - 0.15, 0)
+    score, _, _ = search._run(policy, 3, speed=0.15)
+    plain, _, _ = search._run(policy, 3)
+    env.close()
+    assert score == pytest.approx(expected)
+    assert score < plain - 1
