@@ -104,11 +104,12 @@ class PromptedStore(SequenceStore):
 
     They are from anywhere in it. The prompt is numbered from 0 in time and the episode after it, as
     `SequencePolicy.prompt` numbers them. Both together have the K steps; a prompt comes with as many steps of the
-    present as are left, or as there are. Its windows do not say which return is to go (they have the mean of all
-    steps): it told how fast and by which way, so that a prompt had nothing to add, and nothing was learned from it.
+    present as are left, or as there are. All but `TOLD` of its windows do not say which return is to go (they have the
+    mean of all steps): it tells how fast and by which way, so that beside it a prompt has little to add, and without
+    the others nothing is learned from prompts.
     """
 
-    SHARE = 0.5
+    SHARE, TOLD = 0.5, 0.5
 
     def __init__(self, dataset: DsrlDataset, length: int, prompt: int, weights: np.ndarray | None = None,
                  relabelled: Relabelled | None = None) -> None:
@@ -122,12 +123,14 @@ class PromptedStore(SequenceStore):
         first, last, shifts = self._ends(batch, rng)
         place = rng.random(batch)
         long = self.dataset.lengths[np.searchsorted(self.dataset.starts, first, side="right") - 1]
+        prompted = (rng.random(batch) < self.SHARE) & (long >= self.prompt)
         return self.prompted_windows(first, last, shifts, first + (place * (long - self.prompt + 1)).astype(np.int64),
-                                     (rng.random(batch) < self.SHARE) & (long >= self.prompt))
+                                     prompted, prompted & (rng.random(batch) >= self.TOLD))
 
     def prompted_windows(self, first: np.ndarray, last: np.ndarray, shifts: np.ndarray, begin: np.ndarray,
-                         prompted: np.ndarray) -> dict[str, np.ndarray]:
-        """As `windows`. begin (B,): the rows at which prompts begin; prompted (B,) bool: which windows have one."""
+                         prompted: np.ndarray, untold: np.ndarray) -> dict[str, np.ndarray]:
+        """As `windows`. begin (B,): the rows at which prompts begin; prompted (B,) bool: which windows have one;
+        untold (B,) bool: which do not say what return is to go."""
         back = np.arange(1 - self.length, 1)
         index = last[:, None] + back
         steps = index - first[:, None]
@@ -138,7 +141,7 @@ class PromptedStore(SequenceStore):
         steps = np.where(inside, place, steps + self.prompt * prompted[:, None])
         mask = np.where(prompted[:, None], place >= 0, steps >= 0)
         windows = self._gathered(index, np.where(mask, steps, -1), mask, shifts)
-        windows["returns_to_go"][mask & prompted[:, None]] = self._unknown_return
+        windows["returns_to_go"][mask & untold[:, None]] = self._unknown_return
         return windows
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,24 +20,35 @@ from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import EpisodeResult, rollout
-from safe_policy_core.interfaces import Policy
+from safe_policy_core.interfaces import Policy, RobotEnv
 from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.registry import make_learner
 from safe_policy_core.methods.sas.config import SasConfig
 from safe_policy_core.methods.sas.learner import SasLearner
 from safe_policy_core.statistics import clopper_pearson
+from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
 from sim.collectors.tasks import TASKS
 from sim.experiments.job import configuration
 from sim.experiments.rows import append, read_rows
+from sim.experiments.validation import FIRST_TEST_SEED, ask_safely
 
 BASES = ("dt", "cdt", "qpt")
+RECORDED = 20_000
+"""Rows of the data, at most, that a policy with recorded prompts keeps."""
+LEVELS = (0.0, 0.5, 0.8, 0.9)
+"""Of `SasConfig.recorded_quantile`, of which one is chosen."""
+REWARD_KEPT = 0.95
+"""Share of the base's reward that alignment may not fall below."""
 VARIANTS: dict[str, dict[str, Any]] = {
     "sas": {}, "sas_rising": {"lyapunov": "rising"}, "no_v": {"selection": "no_v"}, "maxmax": {"selection": "maxmax"},
     "random": {"selection": "random"}, "cost": {"selection": "cost"}, "sliding": {"keep_prompt": False},
     # Appendix C: imagined courses, steps of the energy, length and number of prompts.
     "n20": {"trajectories": 20, "candidates": 20}, "energy1": {"energy_steps": 1}, "energy10": {"energy_steps": 10},
     "prompt3": {"prompt_steps": 3}, "prompt10": {"prompt_steps": 10}, "prompts3": {"prompts": 3},
+    # Recorded prompts, of good episodes or of any (Appendix C's random prompt, for them).
+    "recorded": {"recorded": RECORDED},
+    "recorded_random": {"recorded": RECORDED, "selection": "random", "recorded_cost": math.inf, "recorded_quantile": 0},
 }
 """Behind a base's name and "_": what is changed in `SasConfig`."""
 FALLING_FAILS = ("HopperVelocity",)
@@ -95,6 +108,10 @@ class SasExperiment:
     episodes: int = 20
     """Test episodes."""
 
+    choose: int = 0
+    """Episodes for choosing, on layouts of their own (`sim/experiments/validation.py`): what a base asks for, with and
+    without alignment, and of which returns recorded prompts are. 0: the base's `target_quantile`, and 0.8."""
+
     data: Path = Path("runs/benchmark")
     """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
 
@@ -146,15 +163,18 @@ class SasExperiment:
             self._train(heads, dataset, self.head_steps, seed, folder / "heads")
         env = task.make_env()
         try:
+            contest = _Contest(env, dataset, learner, heads, limit)
+            if self.choose:
+                contest.asked = ask_safely(learner.policy(), env, dataset, limit, range(self.choose),
+                                           folder / "asked.json").target_return
+            first = FIRST_TEST_SEED if self.choose else 0
             for method in methods:
                 changes = split(method)[1]
-                policy: Policy = learner.policy() if changes is None else heads.policy(
-                    dataclasses.replace(heads.config, **changes))
-                results = [rollout(env, policy, episode) for episode in range(self.episodes)]
-                reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
-                low, high = float(dataset.returns.min()), float(dataset.returns.max())
-                yield SasRow(method, name, seed, normalized_reward(float(reward), low, high),
-                             normalized_cost(float(cost), limit),
+                if self.choose and method.endswith("_recorded"):
+                    changes = contest.chosen(range(self.choose), folder / "recorded.json")
+                results = contest.run(changes, range(first, first + self.episodes))
+                reward, cost = contest.mean(results)
+                yield SasRow(method, name, seed, reward, cost,
                              float(np.mean([failed(name, result) for result in results])), self.episodes)
         finally:
             env.close()
@@ -162,6 +182,48 @@ class SasExperiment:
     def _train(self, learner: Any, dataset: DsrlDataset, steps: int, seed: int, folder: Path) -> None:
         train_offline(learner, dataset, steps, self.batch, 1, seed, folder / RUN_FOLDER, folder / "metrics.jsonl",
                       resume=True)
+
+
+@dataclass
+class _Contest:
+    """A base and its heads in their task, and the return that both ask for (None: the base's own)."""
+
+    env: RobotEnv
+    dataset: DsrlDataset
+    learner: Any
+    heads: SasLearner
+    limit: float
+    asked: float | None = None
+
+    def run(self, changes: dict[str, Any] | None, seeds: Sequence[int]) -> list[EpisodeResult]:
+        """Episodes of the base (None), or of it aligned by the changed `SasConfig`."""
+        policy: Policy = self.learner.policy()
+        if changes is not None:
+            config = dataclasses.replace(self.heads.config, **changes)
+            self.heads.model.record(self.dataset, config)
+            policy = self.heads.policy(config)
+        if self.asked is not None:
+            set_target_cost(policy, self.limit, self.asked)
+        return [rollout(self.env, policy, seed) for seed in seeds]
+
+    def mean(self, results: Sequence[EpisodeResult]) -> tuple[float, float]:
+        """Normalised reward and cost."""
+        reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
+        low, high = float(self.dataset.returns.min()), float(self.dataset.returns.max())
+        return normalized_reward(float(reward), low, high), normalized_cost(float(cost), self.limit)
+
+    def chosen(self, seeds: Sequence[int], record: Path) -> dict[str, Any]:
+        """Changes for recorded prompts: of `LEVELS`, that of least cost among those which keep the base's reward (else
+        that of most reward). record: JSON of all; where it is there already, they are not run again."""
+        if not record.exists():
+            tried = {level: self.mean(self.run(VARIANTS["recorded"] | {"recorded_quantile": level}, seeds))
+                     for level in LEVELS}
+            before = self.mean(self.run(None, seeds))
+            kept = [level for level, (reward, _) in tried.items() if reward >= REWARD_KEPT * before[0]]
+            level = (min(kept, key=lambda level: tried[level][1]) if kept
+                     else max(LEVELS, key=lambda level: tried[level][0]))
+            record.write_text(json.dumps({"without": before, "tried": tried, "chosen": level}, indent=1) + "\n")
+        return VARIANTS["recorded"] | {"recorded_quantile": json.loads(record.read_text())["chosen"]}
 
 
 def split(method: str) -> tuple[str, dict[str, Any] | None]:

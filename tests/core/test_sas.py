@@ -11,7 +11,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from safe_policy_core.commands import Evaluate, Pretrain
 from safe_policy_core.data.dsrl import write_dsrl
-from safe_policy_core.errors import CheckpointError, ConfigurationError
+from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.interfaces import Aligns, TakesTargets
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
@@ -28,7 +28,9 @@ from safe_policy_core.methods.sas.alignment import (
 )
 from safe_policy_core.methods.sas.alignment import align as align_by_prompt
 from safe_policy_core.methods.sas.config import SasConfig, Selection
-from safe_policy_core.methods.sas.imagination import Imagined, Noise, Steps, imagine
+from safe_policy_core.methods.sas.imagination import Imagined, Noise, imagine
+from safe_policy_core.methods.sas.recorded import good_episodes
+from safe_policy_core.methods.sas.steps import Steps
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
 from safe_policy_core.methods.sequence.model import Windows, align
 from safe_policy_core.training.offline import train_offline
@@ -114,8 +116,8 @@ def test_algorithm_1_on_a_hand_made_set() -> None:
     assert [prompt_begin(peak, 3, 7) for peak in (0, 2, 3, 5, 7)] == [0, 0, 0, 2, 4]
 
 
-def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor, latent: Tensor, prompt: Steps | None
-                 ) -> tuple[Tensor, Tensor, Tensor]:
+def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor, latent: Tensor, prompt: Steps | None,
+                 told: bool) -> tuple[Tensor, Tensor, Tensor]:
     """One course, every step with a whole pass over its context: the prompt and the newest quarter once full."""
     base, length = model.base, model.base.config.length
     first = 0 if prompt is None else prompt.actions.shape[1]
@@ -124,8 +126,8 @@ def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor,
     sums = [] if prompt is None else list(prompt.to_go[0])
     states.append(state)
     sums.append(to_go)
-    told = prompt is not None and base.config.prompt_steps  # by the prompt, and not by a return-to-go
-    if told:
+    hidden = prompt is not None and base.config.prompt_steps and not told
+    if hidden:
         sums = [torch.stack([base.actor.to_go.mean[0], value[1]]) for value in sums]
     context = list(range(first))
     for turn in range(len(action_noise)):
@@ -143,22 +145,23 @@ def step_by_step(model: Any, state: Tensor, to_go: Tensor, action_noise: Tensor,
         following, received = model.heads.predict(feature, states[-1], actions[-1], latent[turn])
         states.append(following.clamp(-10, 10))
         left = sums[-1] - received
-        sums.append(torch.stack([sums[-1][0] if told else left[0], left[1].clamp(min=0)]))
+        sums.append(torch.stack([sums[-1][0] if hidden else left[0], left[1].clamp(min=0)]))
     return torch.stack(states[first:-1]), torch.stack(actions[first:]), torch.stack(sums[first:-1])
 
 
-@pytest.mark.parametrize(("method", "prompted"), [("dt", False), ("dt", True), ("cdt", True), ("dt_told", False),
-                                                    ("dt_told", True)])
-def test_imagination_equals_a_step_by_step_rollout(bases: Path, method: str, prompted: bool) -> None:
+@pytest.mark.parametrize(("method", "prompted", "told"), [
+    ("dt", False, True), ("dt", True, True), ("dt", True, False), ("cdt", True, True), ("dt_told", False, False),
+    ("dt_told", True, False), ("dt_told", True, True)])
+def test_imagination_equals_a_step_by_step_rollout(bases: Path, method: str, prompted: bool, told: bool) -> None:
     model = learner_of(bases / method).model
     draw = torch.Generator().manual_seed(1)
     noise = Noise.draw(model, 3, 25, draw)  # three times the context
     state, to_go = torch.randn(2, generator=draw), torch.tensor([8.0, 0.3])
     prompt = Steps(*(torch.randn(1, 3, size, generator=draw) for size in (2, 1, 2))) if prompted else None
-    found = imagine(model, state, to_go, noise, prompt)
+    found = imagine(model, state, to_go, noise, prompt, told)
     with torch.inference_mode():
         for course in range(3):
-            expected = step_by_step(model, state, to_go, noise.action[course], noise.latent[course], prompt)
+            expected = step_by_step(model, state, to_go, noise.action[course], noise.latent[course], prompt, told)
             for mine, theirs in zip(found.steps, expected, strict=True):
                 torch.testing.assert_close(mine[course], theirs, atol=1e-4, rtol=1e-4)
     assert not torch.equal(found.steps.actions[0], found.steps.actions[1])
@@ -217,8 +220,9 @@ def test_the_prompt_is_seen_by_the_action(bases: Path) -> None:
     assert abs(actions[0] - actions[1]) > 1e-5
 
 
-def test_a_base_that_learned_from_prompts_is_told_by_them_and_not_by_returns(bases: Path) -> None:
-    """What is asked for acts before the prompt is there, on the courses imagined, and not beside it."""
+@pytest.mark.parametrize("told", [False, True])
+def test_a_base_that_learned_from_prompts_need_not_be_told_the_return(bases: Path, told: bool) -> None:
+    """What is asked for acts before the prompt is there, on the courses imagined, and beside it only if told."""
     learner = learner_of(bases / "dt_told")
     policy, actions = learner.policy(), {}
     unknown = float(learner.model.base.actor.to_go.mean[0])
@@ -227,10 +231,10 @@ def test_a_base_that_learned_from_prompts_is_told_by_them_and_not_by_returns(bas
             policy.set_target_cost(0.0, wanted)
             policy.reset(0)
             if prompted:
-                policy.base.prompt(np.zeros((3, 2)), np.zeros((3, 1)), np.full((3, 2), wanted), True)
+                policy.base.prompt(np.zeros((3, 2)), np.zeros((3, 1)), np.full((3, 2), wanted), True, told)
             actions[prompted, wanted] = float(policy.base.act(START, deterministic=True).action[0])
-            assert (policy.base._history().returns_to_go == unknown).all() == prompted
-    assert actions[True, 1.0] == actions[True, 9.0]
+            assert (policy.base._history().returns_to_go == unknown).all() == (prompted and not told)
+    assert (actions[True, 1.0] == actions[True, 9.0]) == (not told)
     assert actions[False, 1.0] != actions[False, 9.0]
 
 
@@ -266,6 +270,86 @@ def test_first_courses_may_ask_for_less_and_less(bases: Path, monkeypatch: pytes
                     torch.Generator().manual_seed(0))
     torch.testing.assert_close(asked[0], torch.tensor([[9.0, 0.5], [8.0, 0.5], [7.0, 0.5]]))
     assert asked[1].tolist() == [9.0, 0.5]
+
+
+RECORDED: dict[str, Any] = {"recorded": 3 * STEPS, "recorded_cost": 0.5, "recorded_quantile": 0.5}
+
+
+def test_recorded_prompts_are_of_good_episodes_and_nearest(bases: Path) -> None:
+    """Of episodes that cost at most half of the target and return no less than half of those do; as recorded."""
+    learner, data = learner_of(bases / "cdt", **RECORDED), corridor_dataset(12)
+    target = learner.model.base.config.target_cost
+    cheap = np.flatnonzero(data.cost_returns <= 0.5 * target)
+    good = cheap[data.returns[cheap] >= np.quantile(data.returns[cheap], 0.5)]
+    assert len(good) < len(cheap)
+    np.testing.assert_array_equal(good_episodes(data, target, learner.config), good)
+    kept, base = learner.model.recorded, learner.model.base
+    assert 1 <= int(kept.begins.sum()) <= 3 * (STEPS - 2)
+    query = base.states(torch.tensor([0.4, 0.5]))
+    found = kept.nearest(query)
+    distances = {}
+    for begin in kept.begins.nonzero()[:, 0].tolist():
+        rows = base.standardiser.inverse(kept.states[begin:begin + 3]).numpy()
+        # The three rows are in one good episode, one after the other.
+        places = [row for row in np.flatnonzero(np.abs(data.observations - rows[0]).max(1) < 1e-4)
+                  if np.allclose(data.observations[row:row + 3], rows, atol=1e-4)
+                  and np.allclose(data.actions[row:row + 3], kept.actions[begin:begin + 3], atol=1e-6)]
+        episodes = {int(np.searchsorted(data.starts, row, side="right") - 1) for row in places}
+        assert episodes & set(good.tolist())
+        distances[begin] = float((kept.states[begin + 1] - query).square().mean().sqrt())
+    assert found.step == min(distances, key=lambda begin: distances[begin])
+    assert found.distance == pytest.approx(distances[found.step])
+    assert torch.equal(found.prompt.states[0], kept.states[found.step:found.step + 3])
+    drawn = {kept.drawn(query, torch.Generator().manual_seed(seed)).step for seed in range(40)}
+    assert drawn <= distances.keys() and len(drawn) > 3
+    with pytest.raises(DatasetError, match="recorded: no episode of at most -1"):
+        learner.model.record(data, SasConfig(prompt_steps=3, recorded=10, recorded_cost=-1))
+
+
+def test_recorded_to_go_is_what_the_networks_take(bases: Path) -> None:
+    learner, data = learner_of(bases / "cdt", recorded=12 * STEPS, recorded_cost=np.inf, recorded_quantile=0), \
+        corridor_dataset(12)
+    kept, base = learner.model.recorded, learner.model.base
+    first = np.flatnonzero(kept.begins.numpy() & ~np.roll(kept.begins.numpy(), 1))  # of each episode
+    assert len(first) == 12
+    sums = kept.to_go[first].numpy() / [float(base.return_unit), float(base.cost_unit)]
+    np.testing.assert_allclose(np.sort(sums[:, 0]), np.sort(data.returns), rtol=1e-4)
+    np.testing.assert_allclose(np.sort(sums[:, 1]), np.sort(data.cost_returns), rtol=1e-4, atol=1e-5)
+
+
+def test_the_prompt_is_chosen_anew_while_the_episode_goes_on(bases: Path, tmp_path: Path) -> None:
+    """After every 4 steps, from where the robot is; the episode's own steps stay behind it. So from a checkpoint."""
+    learner = learner_of(bases / "cdt", realign=4, **RECORDED)
+    learner.save(tmp_path / "sas")
+    told = []
+    for policy in (learner.policy(), load_policy(tmp_path / "sas")):
+        policy.reset(0)
+        for step in range(9):
+            observation = np.array([0.1 * step, step / STEPS], np.float32)
+            policy.act({"vector": observation}, deterministic=True)  # type: ignore[call-arg]
+            window = policy.base._history()  # type: ignore[attr-defined]
+            told.append(policy.alignment.to_json())  # type: ignore[attr-defined]
+            expected = learner.model.recorded.nearest(learner.model.base.states(torch.from_numpy(observation)))
+            if step % 4 == 0:
+                assert told[-1] == expected.to_json()
+            own = min(step + 1, SMALL["length"] - 3)
+            assert window.time_steps[0].tolist() == [0, 1, 2, *range(4 + step - own, 4 + step)]
+            torch.testing.assert_close(window.observations[0, :3], policy.alignment.prompt.states[0],  # type: ignore[attr-defined]
+                                       atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(window.observations[0, -1],
+                                       learner.model.base.states(torch.from_numpy(observation)))
+    assert told[:9] == told[9:] and len({value["recorded_step"] for value in told}) > 1
+
+
+def test_alignment_in_the_middle_needs_recorded_prompts_that_stay(bases: Path) -> None:
+    for changes in ({"realign": 4}, {"realign": -1, **RECORDED}, {"realign": 4, "keep_prompt": False, **RECORDED}):
+        with pytest.raises(ConfigurationError, match="realign"):
+            learner_of(bases / "dt", **changes).policy()
+    policy = learner_of(bases / "dt", keep_prompt=False, **RECORDED).policy()
+    policy.reset(0)
+    policy.act(START)
+    with pytest.raises(ConfigurationError, match="prompt: 0 steps of one are kept"):
+        policy.align(START)
 
 
 def test_several_prompts_are_joined_and_must_fit(bases: Path) -> None:

@@ -52,7 +52,7 @@ def test_prompted_windows_by_hand() -> None:
     """Half begin with 2 steps from anywhere in their own episode; behind them is the present, numbered on from 2."""
     data = dataset((5, 1, 4))
     batch = PromptedStore(data, 4, 2).sample(1000, 1, np.random.default_rng(0))
-    prompts, plain = [], 0
+    prompts, plain, told = [], 0, []
     for row in range(1000):
         mask, times = batch["mask"][row], batch["time_steps"][row]
         valid = int(mask.sum())
@@ -76,6 +76,8 @@ def test_prompted_windows_by_hand() -> None:
         np.testing.assert_allclose(batch["costs_to_go"][row, mask], expected, atol=1e-5)
         expected = [data.rewards[start:data.starts[episode + 1]].sum() for start in rows]
         if prompted:
+            told.append(not np.allclose(batch["returns_to_go"][row, mask], to_go(data.rewards, data).mean()))
+        if prompted and not told[-1]:
             expected = np.full(valid, to_go(data.rewards, data).mean())  # the prompt tells, not the return
         np.testing.assert_allclose(batch["returns_to_go"][row, mask], expected, atol=1e-5)
         assert not batch["returns_to_go"][row, ~mask].any()
@@ -84,6 +86,7 @@ def test_prompted_windows_by_hand() -> None:
     assert set(prompts) == {(0, begin, last) for begin in range(4) for last in range(5)} | {
         (2, begin, last) for begin in range(3) for last in range(4)}
     assert 600 < plain < 730  # half of two thirds, and a third
+    assert 0.4 < np.mean(told) < 0.6
     for steps in (0, 4):
         with pytest.raises(DatasetError, match="prompt"):
             PromptedStore(data, 4, steps)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from safe_policy_core.methods.sas.config import SasConfig
-from safe_policy_core.methods.sas.imagination import Imagined, Noise, Steps, imagine
+from safe_policy_core.methods.sas.imagination import Imagined, Noise, imagine
 from safe_policy_core.methods.sas.model import SasModel
+from safe_policy_core.methods.sas.steps import Steps
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def imagined_courses(model: SasModel, config: SasConfig, state: Tensor, to_go: T
     """Imagines from a first state, after a prompt, and rates what it imagined. to_go: (2,), or (courses, 2)."""
     count = imagined_steps(model, config)
     noise = Noise.draw(model, courses, count, generator)
-    found = imagine(model, state, to_go, noise, prompt)
+    found = imagine(model, state, to_go, noise, prompt, config.told)
     normal = torch.randn((courses, count - 1, config.latent), generator=generator).to(state.device)
     cost = found.received[..., 1].clamp(min=0).sum(1) / model.units[1]
     return Courses(found.steps, step_energy(model, found, normal, config), cost)

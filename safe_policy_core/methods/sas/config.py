@@ -42,6 +42,21 @@ class SasConfig:
     keep_prompt: bool = True
     """The prompt stays in the context for the whole episode; else it leaves as the first steps of an episode do."""
 
+    told: bool = True
+    """Beside a prompt the base is told the return to go, as ever. False: a base that learned from prompts
+    (`SequenceConfig.prompt_steps`) is told by the prompt alone, which does more and costs more of the reward."""
+
+    recorded: int = 0
+    """Rows of recorded episodes that are kept with the heads, so that prompts are recorded steps of theirs
+    (`recorded.RecordedSteps`); 0: prompts are imagined, as in the paper. With it `selection` is the nearest to the
+    present state, or "random"."""
+    recorded_cost: float = 0.3
+    """What an episode may cost for that, as a share of the base's target cost."""
+    recorded_quantile: float = 0.8
+    """And the share of such episodes that return less than it: the higher, the more reward and cost."""
+    realign: int = 0
+    """Control steps after which another recorded prompt takes the place of the last one; 0: the first stays."""
+
     selection: Selection = "sas"
     """Algorithm 1; without its second loop (no_v); the highest peak (maxmax); any (random); the least imagined cost."""
     lyapunov: Literal["falling", "rising"] = "falling"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from safe_policy_core.methods.sas.model import SasModel
+from safe_policy_core.methods.sas.steps import Steps
 from safe_policy_core.methods.sequence.model import LARGEST_STATE, ConditionalTransformer, Windows
 from safe_policy_core.networks.distributions import SquashedGaussian
 from safe_policy_core.networks.mlp import without_modules
@@ -20,30 +21,6 @@ from safe_policy_core.networks.transformer import Continuation
 
 KEPT_SHARE = 4
 """One of so many steps beside the prompt stays when the context is cut."""
-
-
-class Steps(NamedTuple):
-    """N courses of T steps as the networks take them.
-
-    states (N, T, inputs), actions (N, T, action_dim), to_go (N, T, 2): return and cost.
-    """
-
-    states: Tensor
-    actions: Tensor
-    to_go: Tensor
-
-    def part(self, course: int, begin: int, end: int) -> Steps:
-        """Some steps of one course, (1, end - begin, ...)."""
-        return Steps(*(value[course:course + 1, begin:end] for value in self))
-
-    def expand(self, courses: int) -> Steps:
-        """One course as many."""
-        return Steps(*(value.expand(courses, *value.shape[1:]) for value in self))
-
-    @classmethod
-    def concatenate(cls, parts: list[Steps]) -> Steps:
-        """One after the other."""
-        return cls(*(torch.cat(values, 1) for values in zip(*parts, strict=True)))
 
 
 class Imagined(NamedTuple):
@@ -82,13 +59,17 @@ def kept_steps(present: int, prompt: int, length: int, begin: int) -> list[int] 
 
 
 @torch.inference_mode()
-def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt: Steps | None = None) -> Imagined:
-    """Courses from a state (inputs,), with (2,) or (N, 2) scaled return- and cost-to-go, after a prompt of one."""
+def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt: Steps | None = None,
+            told: bool = True) -> Imagined:
+    """Courses from a state (inputs,), with (2,) or (N, 2) scaled return- and cost-to-go, after a prompt of one.
+
+    told: `SasConfig.told`.
+    """
     base, (courses, count, _) = model.base, noise.action.shape
     before = prompt.expand(courses) if prompt is not None else None
     states, actions, sums = ([*value.unbind(1)] for value in before) if before else ([], [], [])
     first, raw, features, received = len(actions), [], [], []
-    unknown = base.unknown_return if prompt is not None else None
+    unknown = base.unknown_return if prompt is not None and not told else None
     if unknown is not None:
         sums = [_with_return(value, unknown) for value in sums]
         to_go = _with_return(to_go, unknown)

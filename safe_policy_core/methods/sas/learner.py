@@ -57,6 +57,7 @@ class SasLearner(OfflineLearner):
         """Windows of the dataset, every episode as often: the energy is about the data as they are."""
         if self.step == 0:
             self.model.measure(dataset)
+            self.model.record(dataset, self.config)
         length, prompt = self.model.base.config.length, self.model.base.config.prompt_steps
         return PromptedStore(dataset, length, prompt) if prompt else SequenceStore(dataset, length)
 

@@ -10,12 +10,13 @@ from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.methods.sas.config import SasConfig
 from safe_policy_core.methods.sas.heads import PredictiveHeads
+from safe_policy_core.methods.sas.recorded import RecordedSteps
 from safe_policy_core.methods.sequence.model import ROWS_FOR_STATISTICS, SequenceModel, Windows
 from safe_policy_core.networks.distributions import SquashedGaussian
 
 
 class SasModel(nn.Module):
-    """base: DT, CDT or QPT, never trained here. heads: what imagining needs beside it."""
+    """base: DT, CDT or QPT, never trained here. heads: what imagining needs beside it. recorded: prompts, or None."""
 
     def __init__(self, base: SequenceModel, config: SasConfig) -> None:
         super().__init__()
@@ -25,12 +26,24 @@ class SasModel(nn.Module):
         self.base = base.eval().requires_grad_(False)
         self.heads = PredictiveHeads(base.inputs, base.action_dim, base.config.units, config.units, config.latent,
                                      own_actions=not base.config.stochastic)
+        self.recorded = self._room(config)
 
     def train(self, mode: bool = True) -> SasModel:
         """The base stays in evaluation: its dropout would be noise in the features."""
         super().train(mode)
         self.base.eval()
         return self
+
+    def _room(self, config: SasConfig) -> RecordedSteps | None:
+        if not config.recorded:
+            return None
+        return RecordedSteps(config.recorded, self.base.inputs, self.base.action_dim, config.prompt_steps)
+
+    def record(self, dataset: DsrlDataset, config: SasConfig) -> None:
+        """Keeps what `config` wants to show of the data, in the place of what was kept before."""
+        self.recorded = self._room(config)
+        if self.recorded is not None:
+            self.recorded.to(self.base.horizon.device).record(dataset, self.base, config)
 
     @torch.no_grad()
     def measure(self, dataset: DsrlDataset) -> None:

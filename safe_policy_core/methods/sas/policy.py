@@ -1,4 +1,7 @@
-"""A decision transformer that aligns itself at the start of every episode, and then acts as it always does."""
+"""A decision transformer that aligns itself at the start of every episode, and then acts as it always does.
+
+With recorded prompts it may do so again while it acts (`SasConfig.realign`).
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import ActionDecision, Observation, Policy
 from safe_policy_core.methods.sas.alignment import Alignment, align
 from safe_policy_core.methods.sas.config import SasConfig
 from safe_policy_core.methods.sas.model import SasModel
+from safe_policy_core.methods.sas.recorded import Recalled
 from safe_policy_core.methods.sequence.policy import SequencePolicy
 
 
@@ -24,35 +29,47 @@ class SasPolicy(Policy):
     """
 
     def __init__(self, base: SequencePolicy, model: SasModel, config: SasConfig) -> None:
+        if config.realign < 0 or (config.realign and not (config.recorded and config.keep_prompt)):
+            raise ConfigurationError(f"realign: expected 0, or with recorded prompts that stay in the context "
+                                     f"(recorded, keep_prompt) a number of steps, got {config.realign}")
         self.specs, self.base, self.model, self.config = base.specs, base, model, config
         (self._name,) = base.specs.observation
         self._generator = torch.Generator()
-        self.alignment: Alignment | None = None
+        self.alignment: Alignment | Recalled | None = None
+        self._steps = 0
 
     def reset(self, seed: int) -> None:
         self.base.reset(seed)
         self._generator.manual_seed(seed)
-        self.alignment = None
+        self.alignment, self._steps = None, 0
 
     @torch.inference_mode()
     def align(self, observation: Observation) -> dict[str, Any]:
-        """Imagines from the episode's first observation and sets the prompt. Returns what was chosen."""
-        model, scales = self.model, self.model.base
+        """Sets the prompt for an episode that begins with an observation, or is there now. Returns what was chosen."""
+        scales = self.model.base
         vector = torch.from_numpy(self.specs.validate_observation(observation)[self._name]).to(scales.horizon.device)
-        found = self.alignment = align(model, self.config, scales.states(vector), self.targets() * model.units,
-                                       self._generator)
+        found = self.alignment = self._chosen(scales.states(vector))
         states, actions, to_go = (value[0] for value in found.prompt)
         self.base.prompt(scales.standardiser.inverse(states).cpu().numpy(), actions.cpu().numpy(), to_go.cpu().numpy(),
-                          self.config.keep_prompt)
+                          self.config.keep_prompt, self.config.told)
         return found.to_json()
+
+    def _chosen(self, state: Tensor) -> Alignment | Recalled:
+        if self.model.recorded is None:
+            return align(self.model, self.config, state, self.targets() * self.model.units, self._generator)
+        if self.config.selection == "random":
+            return self.model.recorded.drawn(state, self._generator)
+        return self.model.recorded.nearest(state)
 
     def targets(self) -> Tensor:
         """(2,) return and cost that the episode asks for, in the data's units."""
         return torch.tensor([self.base.target_return, self.base.target_cost], device=self.model.base.horizon.device)
 
     def act(self, observation: Observation, deterministic: bool = False) -> ActionDecision:
-        if self.alignment is None:
+        again = self.config.realign and self._steps and self._steps % self.config.realign == 0
+        if self.alignment is None or again:
             self.align(observation)
+        self._steps += 1
         return self.base.act(observation, deterministic)
 
     def observe_executed(self, action: np.ndarray) -> None:

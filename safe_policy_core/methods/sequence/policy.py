@@ -83,24 +83,30 @@ class SequencePolicy(Policy):
         self._prompted = self._kept = 0
         self._unknown_return: Tensor | None = None
 
-    def prompt(self, observations: np.ndarray, actions: np.ndarray, to_go: np.ndarray, keep: bool) -> None:
-        """Steps that count as what came before the episode, between `reset` and its first `act` (SAS).
+    def prompt(self, observations: np.ndarray, actions: np.ndarray, to_go: np.ndarray, keep: bool,
+               told: bool = True) -> None:
+        """Steps that count as what came before the episode (SAS). Later ones take the place of those that are kept.
 
         observations (L, size), actions (L, action_dim), to_go (L, 2) as the networks take it. They get the first time
         steps, and the episode the following ones. keep: they stay in the context; else they leave it in their turn.
-        A model that learned from prompts is told no return-to-go beside one (`SequenceModel.unknown_return`). Raises
-        `ConfigurationError` when they leave no room for the present step.
+        told: the return-to-go stands beside them; else, for a model that learned from prompts, an unknown one
+        (`SequenceModel.unknown_return`). Raises `ConfigurationError` when they leave no room for the present step, or
+        when the episode has begun and not as many are kept, in whose place they could come.
         """
         if len(actions) >= self._model.config.length:
             raise ConfigurationError(f"prompt: {len(actions)} steps do not fit into the context of "
                                      f"{self._model.config.length}")
-        self._observations, self._actions, self._to_go = (list(np.array(rows, np.float32))
-                                                          for rows in (observations, actions, to_go))
+        if self._steps and not (keep and len(actions) == self._kept):
+            raise ConfigurationError(f"prompt: {self._kept} steps of one are kept, and {len(actions)} cannot take "
+                                     "their place after the episode's first step")
+        given, lists = (observations, actions, to_go), (self._observations, self._actions, self._to_go)
+        self._observations, self._actions, self._to_go = (
+            [*np.array(rows, np.float32), *mine[self._kept:]] for rows, mine in zip(given, lists, strict=True))
         self._prompted, self._kept = len(actions), len(actions) if keep else 0
-        self._unknown_return = self._model.unknown_return
+        self._unknown_return = None if told else self._model.unknown_return
         if self._unknown_return is not None:
-            for told in self._to_go:
-                told[0] = self._unknown_return
+            for sums in self._to_go:
+                sums[0] = self._unknown_return
 
     def observe_executed(self, action: np.ndarray) -> None:
         self._actions[-1] = np.array(action, np.float32)
