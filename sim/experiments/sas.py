@@ -36,8 +36,12 @@ from sim.experiments.validation import FIRST_TEST_SEED, ask_safely
 BASES = ("dt", "cdt", "qpt")
 RECORDED = 20_000
 """Rows of the data, at most, that a policy with recorded prompts keeps."""
-LEVELS = (0.0, 0.5, 0.8, 0.9)
-"""Of `SasConfig.recorded_quantile`, of which one is chosen."""
+CHOICES: tuple[dict[str, Any], ...] = (
+    {"realign": 0, "recorded_quantile": 0.0}, {"realign": 0, "recorded_quantile": 0.8},
+    {"realign": 10, "recorded_quantile": 0.5}, {"realign": 10, "recorded_quantile": 0.8},
+    {"realign": 10, "recorded_quantile": 0.9})
+"""For recorded prompts, of which one is chosen (`SasExperiment.choose`)."""
+ANY_EPISODE: dict[str, Any] = {"selection": "random", "recorded_cost": math.inf, "recorded_quantile": 0}
 REWARD_KEPT = 0.95
 """Share of the base's reward that alignment may not fall below."""
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -48,7 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "prompt3": {"prompt_steps": 3}, "prompt10": {"prompt_steps": 10}, "prompts3": {"prompts": 3},
     # Recorded prompts, of good episodes or of any (Appendix C's random prompt, for them).
     "recorded": {"recorded": RECORDED},
-    "recorded_random": {"recorded": RECORDED, "selection": "random", "recorded_cost": math.inf, "recorded_quantile": 0},
+    "recorded_random": {"recorded": RECORDED} | ANY_EPISODE,
 }
 """Behind a base's name and "_": what is changed in `SasConfig`."""
 FALLING_FAILS = ("HopperVelocity",)
@@ -110,7 +114,7 @@ class SasExperiment:
 
     choose: int = 0
     """Episodes for choosing, on layouts of their own (`sim/experiments/validation.py`): what a base asks for, with and
-    without alignment, and of which returns recorded prompts are. 0: the base's `target_quantile`, and 0.8."""
+    without alignment, and which of `CHOICES` recorded prompts are. 0: the base's `target_quantile`, and `SasConfig`."""
 
     data: Path = Path("runs/benchmark")
     """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
@@ -170,8 +174,8 @@ class SasExperiment:
             first = FIRST_TEST_SEED if self.choose else 0
             for method in methods:
                 changes = split(method)[1]
-                if self.choose and method.endswith("_recorded"):
-                    changes = contest.chosen(range(self.choose), folder / "recorded.json")
+                if self.choose and changes and "recorded" in changes:
+                    changes = contest.chosen(range(self.choose), folder / "recorded.json") | changes
                 results = contest.run(changes, range(first, first + self.episodes))
                 reward, cost = contest.mean(results)
                 yield SasRow(method, name, seed, reward, cost,
@@ -213,17 +217,20 @@ class _Contest:
         return normalized_reward(float(reward), low, high), normalized_cost(float(cost), self.limit)
 
     def chosen(self, seeds: Sequence[int], record: Path) -> dict[str, Any]:
-        """Changes for recorded prompts: of `LEVELS`, that of least cost among those which keep the base's reward (else
-        that of most reward). record: JSON of all; where it is there already, they are not run again."""
+        """Of `CHOICES` that of least cost among those which keep the base's reward, else that of most reward.
+
+        record: JSON of all; where it is there already, they are not run again.
+        """
         if not record.exists():
-            tried = {level: self.mean(self.run(VARIANTS["recorded"] | {"recorded_quantile": level}, seeds))
-                     for level in LEVELS}
             before = self.mean(self.run(None, seeds))
-            kept = [level for level, (reward, _) in tried.items() if reward >= REWARD_KEPT * before[0]]
-            level = (min(kept, key=lambda level: tried[level][1]) if kept
-                     else max(LEVELS, key=lambda level: tried[level][0]))
-            record.write_text(json.dumps({"without": before, "tried": tried, "chosen": level}, indent=1) + "\n")
-        return VARIANTS["recorded"] | {"recorded_quantile": json.loads(record.read_text())["chosen"]}
+            tried = [self.mean(self.run(VARIANTS["recorded"] | choice, seeds)) for choice in CHOICES]
+            kept = [cost for reward, cost in tried if reward >= REWARD_KEPT * before[0]]
+            index = next(number for number, (reward, cost) in enumerate(tried)
+                         if (cost == min(kept) and reward >= REWARD_KEPT * before[0] if kept
+                             else reward == max(reward for reward, _ in tried)))
+            content = {"without": before, "tried": list(zip(CHOICES, tried, strict=True)), "chosen": CHOICES[index]}
+            record.write_text(json.dumps(content, indent=1) + "\n")
+        return dict(json.loads(record.read_text())["chosen"])
 
 
 def split(method: str) -> tuple[str, dict[str, Any] | None]:

@@ -302,6 +302,10 @@ def test_recorded_prompts_are_of_good_episodes_and_nearest(bases: Path) -> None:
     assert torch.equal(found.prompt.states[0], kept.states[found.step:found.step + 3])
     drawn = {kept.drawn(query, torch.Generator().manual_seed(seed)).step for seed in range(40)}
     assert drawn <= distances.keys() and len(drawn) > 3
+    begun = kept.first[kept.begins].unique()
+    nearest = min(begun.tolist(), key=lambda row: float((kept.states[row] - query).square().sum()))
+    shown = {kept.begun_nearest(query, torch.Generator().manual_seed(seed)).step for seed in range(200)}
+    assert shown == set(range(nearest, nearest + STEPS - 2)) & distances.keys() and len(begun) == len(distances) // 18
     with pytest.raises(DatasetError, match="recorded: no episode of at most -1"):
         learner.model.record(data, SasConfig(prompt_steps=3, recorded=10, recorded_cost=-1))
 

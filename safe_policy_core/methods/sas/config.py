@@ -48,14 +48,16 @@ class SasConfig:
 
     recorded: int = 0
     """Rows of recorded episodes that are kept with the heads, so that prompts are recorded steps of theirs
-    (`recorded.RecordedSteps`); 0: prompts are imagined, as in the paper. With it `selection` is the nearest to the
-    present state, or "random"."""
+    (`recorded.RecordedSteps`); 0: prompts are imagined, as in the paper. With it `selection` is what `realign` says, or
+    "random"."""
     recorded_cost: float = 0.3
     """What an episode may cost for that, as a share of the base's target cost."""
     recorded_quantile: float = 0.8
     """And the share of such episodes that return less than it: the higher, the more reward and cost."""
     realign: int = 0
-    """Control steps after which another recorded prompt takes the place of the last one; 0: the first stays."""
+    """0: steps of the episode that began nearest to where this one does, for all of it: what is in the scene decides.
+    Else the recorded steps that are nearest to the present state, anew after so many control steps: it holds a policy
+    that drifts to what those episodes did."""
 
     selection: Selection = "sas"
     """Algorithm 1; without its second loop (no_v); the highest peak (maxmax); any (random); the least imagined cost."""

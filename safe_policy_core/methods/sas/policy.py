@@ -59,6 +59,8 @@ class SasPolicy(Policy):
             return align(self.model, self.config, state, self.targets() * self.model.units, self._generator)
         if self.config.selection == "random":
             return self.model.recorded.drawn(state, self._generator)
+        if not self.config.realign:
+            return self.model.recorded.begun_nearest(state, self._generator)
         return self.model.recorded.nearest(state)
 
     def targets(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Prompts that are recorded, in the place of imagined ones: steps of good episodes, nearest to where the robot is now.
+"""Prompts that are recorded, in the place of imagined ones: steps of good episodes near to where the robot is.
 
 Not in the paper, whose prompts are what the model imagines of its own behaviour (Algorithm 1). What an imagined course
 costs is a guess, of a recorded one it is known; and a prompt from near the present state can be chosen anew while the
@@ -40,13 +40,15 @@ class Recalled:
 class RecordedSteps(nn.Module):
     """Rows of episodes as the networks take them: part of a checkpoint, so that who acts needs no dataset.
 
-    states (R, inputs), actions (R, action_dim), to_go (R, 2); begins (R,) bool: where L steps of one episode begin.
+    states (R, inputs), actions (R, action_dim), to_go (R, 2); begins (R,) bool: where L steps of one episode begin;
+    first (R,) int64: the first row of the same episode.
     """
 
     states: Tensor
     actions: Tensor
     to_go: Tensor
     begins: Tensor
+    first: Tensor
 
     def __init__(self, rows: int, inputs: int, action_dim: int, steps: int) -> None:
         super().__init__()
@@ -54,6 +56,7 @@ class RecordedSteps(nn.Module):
         for name, size in (("states", inputs), ("actions", action_dim), ("to_go", 2)):
             self.register_buffer(name, torch.zeros(rows, size))
         self.register_buffer("begins", torch.zeros(rows, dtype=torch.bool))
+        self.register_buffer("first", torch.zeros(rows, dtype=torch.int64))
 
     @torch.no_grad()
     def record(self, dataset: DsrlDataset, base: SequenceModel, config: SasConfig) -> int:
@@ -78,8 +81,9 @@ class RecordedSteps(nn.Module):
         self.states[:len(rows)] = base.states(torch.as_tensor(dataset.observations[rows], device=device))
         self.actions[:len(rows)] = torch.as_tensor(dataset.actions[rows], device=device)
         self.to_go[:len(rows)] = torch.as_tensor(sums, device=device) * units
-        for end, length in zip(np.cumsum(lengths), lengths, strict=True):
+        for end, length in zip(np.cumsum(lengths).tolist(), lengths.tolist(), strict=True):
             self.begins[end - length:end - self.steps + 1] = True
+            self.first[end - length:end] = end - length
         return len(taken)
 
     def nearest(self, state: Tensor) -> Recalled:
@@ -88,9 +92,18 @@ class RecordedSteps(nn.Module):
         distance = (self.states - state).square().mean(-1).roll(-middle).where(self.begins, torch.inf)
         return self._recalled(int(distance.argmin()), state)
 
+    def begun_nearest(self, state: Tensor, generator: torch.Generator) -> Recalled:
+        """Any L steps of the episode whose first state is nearest to a scaled state (inputs,)."""
+        firsts = self.first[self.begins].unique()
+        episode = firsts[(self.states[firsts] - state).square().mean(-1).argmin()]
+        return self._any(self.begins & (self.first == episode), state, generator)
+
     def drawn(self, state: Tensor, generator: torch.Generator) -> Recalled:
         """Any L steps."""
-        places = self.begins.nonzero()[:, 0]
+        return self._any(self.begins, state, generator)
+
+    def _any(self, where: Tensor, state: Tensor, generator: torch.Generator) -> Recalled:
+        places = where.nonzero()[:, 0]
         return self._recalled(int(places[int(torch.randint(len(places), (), generator=generator))]), state)
 
     def _recalled(self, begin: int, state: Tensor) -> Recalled:
