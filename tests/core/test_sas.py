@@ -345,6 +345,16 @@ def test_the_prompt_is_chosen_anew_while_the_episode_goes_on(bases: Path, tmp_pa
     assert told[:9] == told[9:] and len({value["recorded_step"] for value in told}) > 1
 
 
+def test_prompts_of_another_length_than_the_base_learned_from_are_said(
+        bases: Path, caplog: pytest.LogCaptureFixture) -> None:
+    learner = learner_of(bases / "dt_told")
+    learner.policy()
+    learner_of(bases / "dt").policy()
+    assert not caplog.records
+    learner.policy(SasConfig(prompt_steps=2))
+    assert "learned from prompts of 3 steps and is shown 2" in caplog.text
+
+
 def test_alignment_in_the_middle_needs_recorded_prompts_that_stay(bases: Path) -> None:
     for changes in ({"realign": 4}, {"realign": -1, **RECORDED}, {"realign": 4, "keep_prompt": False, **RECORDED}):
         with pytest.raises(ConfigurationError, match="realign"):

@@ -1,6 +1,7 @@
 """The comparison with and without alignment, and the map of a task, with real environments and tiny models."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from data_collection.report.page import Report
 from safe_policy_core.errors import ConfigurationError, UserError
+from safe_policy_core.evaluation import EpisodeResult, rollout
+from safe_policy_core.interfaces import Policy, RobotEnv
 from sim.collectors.collect import collect
 from sim.collectors.tasks import TASKS
 from sim.experiments.rows import read_rows
@@ -37,6 +40,34 @@ def test_rows_are_kept_and_not_run_twice(finished: SasExperiment) -> None:
     assert finished.out.read_text().splitlines()[:4] == lines
     assert len(read_rows(finished.out, SasRow)) == 4
     assert "| SafeReach | dt_cost | 1 |" in finished.out.with_suffix(".md").read_text()
+
+
+def test_what_is_asked_for_and_shown_is_chosen_on_other_layouts(
+        finished: SasExperiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded prompts: the cheapest choice that keeps the base's reward; the tests are on layouts from 10,000 on."""
+    seeds: list[int] = []
+
+    def spy(env: RobotEnv, policy: Policy, seed: int) -> EpisodeResult:
+        seeds.append(seed)
+        return rollout(env, policy, seed)
+
+    monkeypatch.setattr("sim.experiments.sas.rollout", spy)
+    monkeypatch.setattr("sim.experiments.validation.rollout", spy)
+    methods = ("dt", "dt_recorded", "dt_recorded_random")
+    chosen = dataclasses.replace(finished, methods=methods, choose=2, out=tmp_path / "sas.csv", runs=tmp_path / "runs",
+                                 set=("length=8", "units=16", "heads=2", "layers=1", "prompt_steps=4"),
+                                 align=("prompt_steps=4", "recorded_cost=1000.0"))
+    assert chosen.run()["runs"] == 3
+    assert {seed for seed in seeds if seed < 10_000} == {0, 1} and seeds.count(10_000) == 3
+    folder = tmp_path / "runs" / "dt-SafeReach-0-2"
+    record = json.loads((folder / "recorded.json").read_text())
+    assert json.loads((folder / "asked.json").read_text())[0]["episodes"] in (1, 2)
+    kept = [cost for _, (reward, cost) in record["tried"] if reward >= 0.95 * record["without"][0]]
+    reward, cost = next(result for choice, result in record["tried"] if choice == record["chosen"])
+    if kept:
+        assert cost == min(kept) and reward >= 0.95 * record["without"][0]
+    else:
+        assert reward == max(result[0] for _, result in record["tried"])
 
 
 def test_wrong_use_is_named(finished: SasExperiment, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ With recorded prompts it may do so again while it acts (`SasConfig.realign`).
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from safe_policy_core.methods.sas.model import SasModel
 from safe_policy_core.methods.sas.recorded import Recalled
 from safe_policy_core.methods.sequence.policy import SequencePolicy
 
+log = logging.getLogger(__name__)
+
 
 class SasPolicy(Policy):
     """`reset` forgets the prompt of the episode before, `align` makes one from the first observation.
@@ -32,6 +35,9 @@ class SasPolicy(Policy):
         if config.realign < 0 or (config.realign and not (config.recorded and config.keep_prompt)):
             raise ConfigurationError(f"realign: expected 0, or with recorded prompts that stay in the context "
                                      f"(recorded, keep_prompt) a number of steps, got {config.realign}")
+        learned, shown = model.base.config.prompt_steps, config.prompts * config.prompt_steps
+        if learned not in (0, shown):
+            log.warning("prompt_steps: the base learned from prompts of %d steps and is shown %d", learned, shown)
         self.specs, self.base, self.model, self.config = base.specs, base, model, config
         (self._name,) = base.specs.observation
         self._generator = torch.Generator()

@@ -57,6 +57,7 @@ class RecordedSteps(nn.Module):
             self.register_buffer(name, torch.zeros(rows, size))
         self.register_buffer("begins", torch.zeros(rows, dtype=torch.bool))
         self.register_buffer("first", torch.zeros(rows, dtype=torch.int64))
+        self._middles: tuple[Tensor, Tensor, Tensor] | None = None  # of `nearest`, made when first asked for
 
     @torch.no_grad()
     def record(self, dataset: DsrlDataset, base: SequenceModel, config: SasConfig) -> int:
@@ -74,7 +75,7 @@ class RecordedSteps(nn.Module):
         rows = np.concatenate([np.arange(start, start + length)
                                for start, length in zip(starts, lengths, strict=True)])
         sums = np.stack([to_go(values, dataset)[rows] for values in (dataset.rewards, dataset.costs)], -1)
-        device = self.states.device
+        device, self._middles = self.states.device, None
         units = torch.stack([base.return_unit, base.cost_unit])
         for buffer in (self.states, self.actions, self.to_go, self.begins):
             buffer.zero_()
@@ -88,9 +89,12 @@ class RecordedSteps(nn.Module):
 
     def nearest(self, state: Tensor) -> Recalled:
         """The L steps whose middle state is nearest to a scaled state (inputs,)."""
-        middle = self.steps // 2
-        distance = (self.states - state).square().mean(-1).roll(-middle).where(self.begins, torch.inf)
-        return self._recalled(int(distance.argmin()), state)
+        if self._middles is None:
+            rows = self.begins.nonzero()[:, 0]
+            middles = self.states[rows + self.steps // 2]
+            self._middles = rows, -2 * middles, middles.square().sum(-1)
+        rows, directions, norms = self._middles
+        return self._recalled(int(rows[torch.addmv(norms, directions, state).argmin()]), state)
 
     def begun_nearest(self, state: Tensor, generator: torch.Generator) -> Recalled:
         """Any L steps of the episode whose first state is nearest to a scaled state (inputs,)."""
