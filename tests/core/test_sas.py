@@ -310,6 +310,15 @@ def test_recorded_prompts_are_of_good_episodes_and_nearest(bases: Path) -> None:
         learner.model.record(data, SasConfig(prompt_steps=3, recorded=10, recorded_cost=-1))
 
 
+def test_what_is_loaded_takes_the_place_of_what_was_kept(bases: Path) -> None:
+    learner, other = (learner_of(bases / "cdt", **RECORDED | {"recorded_quantile": share}) for share in (0.0, 0.5))
+    query = learner.model.base.states(torch.tensor([0.4, 0.5]))
+    before, expected = (some.model.recorded.nearest(query) for some in (learner, other))
+    assert before.step != expected.step
+    learner.model.recorded.load_state_dict(other.model.recorded.state_dict())
+    assert learner.model.recorded.nearest(query).step == expected.step
+
+
 def test_recorded_to_go_is_what_the_networks_take(bases: Path) -> None:
     learner, data = learner_of(bases / "cdt", recorded=12 * STEPS, recorded_cost=np.inf, recorded_quantile=0), \
         corridor_dataset(12)
@@ -359,6 +368,11 @@ def test_alignment_in_the_middle_needs_recorded_prompts_that_stay(bases: Path) -
     for changes in ({"realign": 4}, {"realign": -1, **RECORDED}, {"realign": 4, "keep_prompt": False, **RECORDED}):
         with pytest.raises(ConfigurationError, match="realign"):
             learner_of(bases / "dt", **changes).policy()
+    for learner, config in ((learner_of(bases / "dt"), SasConfig(prompt_steps=3, recorded=9)),
+                            (learner_of(bases / "dt", **RECORDED), SasConfig(prompt_steps=3)),
+                            (learner_of(bases / "dt", **RECORDED), SasConfig(prompts=2, **RECORDED))):
+        with pytest.raises(ConfigurationError, match="recorded: expected as in training"):
+            learner.policy(config)
     policy = learner_of(bases / "dt", keep_prompt=False, **RECORDED).policy()
     policy.reset(0)
     policy.act(START)

@@ -35,6 +35,9 @@ class SasPolicy(Policy):
         if config.realign < 0 or (config.realign and not (config.recorded and config.keep_prompt)):
             raise ConfigurationError(f"realign: expected 0, or with recorded prompts that stay in the context "
                                      f"(recorded, keep_prompt) a number of steps, got {config.realign}")
+        if bool(config.recorded) != (model.recorded is not None) or (config.recorded and config.prompts != 1):
+            raise ConfigurationError(f"recorded: expected as in training ({'some' if model.recorded else 'no'} steps "
+                                     f"are kept) and one prompt, got {config.recorded}, prompts={config.prompts}")
         learned, shown = model.base.config.prompt_steps, config.prompts * config.prompt_steps
         if learned not in (0, shown):
             log.warning("prompt_steps: the base learned from prompts of %d steps and is shown %d", learned, shown)

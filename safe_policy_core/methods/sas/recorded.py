@@ -58,6 +58,7 @@ class RecordedSteps(nn.Module):
         self.register_buffer("begins", torch.zeros(rows, dtype=torch.bool))
         self.register_buffer("first", torch.zeros(rows, dtype=torch.int64))
         self._middles: tuple[Tensor, Tensor, Tensor] | None = None  # of `nearest`, made when first asked for
+        self.register_load_state_dict_post_hook(_forget)
 
     @torch.no_grad()
     def record(self, dataset: DsrlDataset, base: SequenceModel, config: SasConfig) -> int:
@@ -115,6 +116,10 @@ class RecordedSteps(nn.Module):
         distance = (self.states[begin + self.steps // 2] - state).square().mean().sqrt()
         return Recalled(Steps(self.states[None, part], self.actions[None, part], self.to_go[None, part]), begin,
                         float(distance))
+
+
+def _forget(recorded: nn.Module, _: Any) -> None:
+    recorded._middles = None  # type: ignore[assignment]  # they are of what was there before
 
 
 def good_episodes(dataset: DsrlDataset, target_cost: float, config: SasConfig) -> np.ndarray:
