@@ -118,8 +118,8 @@ class RecordedSteps(nn.Module):
                         float(distance))
 
 
-def _forget(recorded: nn.Module, _: Any) -> None:
-    recorded._middles = None  # type: ignore[assignment]  # they are of what was there before
+def _forget(recorded: Any, _: Any) -> None:
+    recorded._middles = None  # they are of what was there before
 
 
 def good_episodes(dataset: DsrlDataset, target_cost: float, config: SasConfig) -> np.ndarray:
