@@ -223,10 +223,9 @@ class _Contest:
         if not record.exists():
             before = self.mean(self.run(None, seeds))
             tried = [self.mean(self.run(VARIANTS["recorded"] | choice, seeds)) for choice in CHOICES]
-            kept = [cost for reward, cost in tried if reward >= REWARD_KEPT * before[0]]
-            index = next(number for number, (reward, cost) in enumerate(tried)
-                         if (cost == min(kept) and reward >= REWARD_KEPT * before[0] if kept
-                             else reward == max(reward for reward, _ in tried)))
+            kept = [number for number, (reward, _) in enumerate(tried) if reward >= REWARD_KEPT * before[0]]
+            index = (min(kept, key=lambda number: tried[number][1]) if kept
+                     else max(range(len(tried)), key=lambda number: tried[number][0]))
             content = {"without": before, "tried": list(zip(CHOICES, tried, strict=True)), "chosen": CHOICES[index]}
             record.write_text(json.dumps(content, indent=1) + "\n")
         return dict(json.loads(record.read_text())["chosen"])

@@ -51,7 +51,8 @@ class SasConfig:
     (`recorded.RecordedSteps`); 0: prompts are imagined, as in the paper. With it `selection` is what `realign` says, or
     "random"."""
     recorded_cost: float = 0.3
-    """What an episode may cost for that, as a share of the base's target cost."""
+    """What an episode may cost for that, as a share of the target cost that the base was trained with: another one in
+    an episode (`set_target_cost`) does not change what is shown."""
     recorded_quantile: float = 0.8
     """And the share of such episodes that return less than it: the higher, the more reward and cost."""
     realign: int = 0

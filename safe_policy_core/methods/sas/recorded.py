@@ -64,10 +64,11 @@ class RecordedSteps(nn.Module):
     def record(self, dataset: DsrlDataset, base: SequenceModel, config: SasConfig) -> int:
         """Takes whole episodes of `good_episodes` by chance, as many as there is room for. Returns how many.
 
-        Raises `DatasetError` when none has the length of a prompt.
+        Raises `DatasetError` when none has the length of a prompt, or none has room.
         """
         good = good_episodes(dataset, base.config.target_cost, config)
-        order = np.random.default_rng(0).permutation(good[dataset.lengths[good] >= self.steps])
+        fits = (dataset.lengths[good] >= self.steps) & (dataset.lengths[good] <= len(self.begins))
+        order = np.random.default_rng(0).permutation(good[fits])
         taken = order[np.cumsum(dataset.lengths[order]) <= len(self.begins)]
         if not len(taken):
             raise DatasetError(f"recorded: no episode of at most {config.recorded_cost:g} of the cost limit has "
