@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,22 @@ class PairedMlp(nn.Module):
             hidden = torch.baddbmm(bias, hidden.relu_(), weight)
         return hidden.view(members, *rows, hidden.shape[-1])
 
+    def fixed(self, chosen: slice) -> Callable[[Tensor, Tensor], Tensor]:
+        """`forward` of (B, inputs) states with one (B, choice) each, for weights that stay, without gradients.
+
+        For one state, taking the weights out of their module takes as long as the products.
+        """
+        first = torch.cat([self.state_weight[chosen], self.choice_weight[chosen]], 1)
+        biases, weights = [bias[chosen] for bias in self.biases], [weight[chosen] for weight in self.weights]
+
+        def function(state: Tensor, choice: Tensor) -> Tensor:
+            hidden = torch.baddbmm(biases[0], torch.cat([state, choice], 1).expand(len(first), -1, -1), first)
+            for weight, bias in zip(weights, biases[1:], strict=True):
+                hidden = torch.baddbmm(bias, hidden.relu_(), weight)
+            return hidden
+
+        return function
+
     @staticmethod
     def _one(state: Tensor, flat: Tensor, number: int, state_weight: Tensor, choice_weight: Tensor, bias: Tensor,
              layers: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -99,6 +116,11 @@ class TwinCritics(nn.Module):
         """Both estimates of one signal alone: (B, inputs), (*candidates, B, action_dim) -> (2, *candidates, B)."""
         pair = (self.target if slow else self.network)(state, action, slice(2 * signal, 2 * signal + 2))
         return pair.squeeze(-1) * self.scale[signal]
+
+    def fixed(self, signal: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """`of` the slow copies, for (B, inputs) states with one action each, as long as they stay as they are."""
+        function, scale = self.target.fixed(slice(2 * signal, 2 * signal + 2)), self.scale[signal]
+        return lambda state, action: function(state, action).squeeze(-1) * scale
 
     def loss(self, values: Tensor, targets: Tensor) -> Tensor:
         """Mean squared errors of (signals, 2, B) values to (signals, B) targets in units of `scale`, summed over the Q

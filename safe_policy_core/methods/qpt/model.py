@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -48,9 +49,10 @@ class QptModel(SequenceModel):
         reward, cost = self.critics(states, actions, slow)
         return reward.amin(0), self._combined(cost)
 
-    def cost_value(self, states: Tensor, actions: Tensor) -> Tensor:
-        """The second of `values` alone, of the slow copies."""
-        return self._combined(self.critics.of(1, states, actions, slow=True))
+    def fixed_cost_value(self) -> Callable[[Tensor, Tensor], Tensor]:
+        """The second of `values` alone, of the slow copies as they are now, quickly for one pair."""
+        cost = self.critics.fixed(1)
+        return lambda states, actions: self._combined(cost(states, actions))
 
     def _combined(self, cost: Tensor) -> Tensor:
         chosen = self.config.cost_pessimism

@@ -34,6 +34,8 @@ class QptPolicy(SequencePolicy):
         noise = torch.randn(self._offsets.shape, generator=self._generator, device=self._device)
         self._offsets = noise * (TOKEN_RANGE * self._model.config.return_noise)
         self._offsets[0] = 0
+        with torch.inference_mode():
+            self._cost_value = self._model.fixed_cost_value()
 
     def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
         actions = self._candidate_actions(self._candidate_features(history), deterministic)
@@ -41,7 +43,7 @@ class QptPolicy(SequencePolicy):
         return_unit, cost_unit = self._units
         if len(actions) == 1:
             # Nothing to choose: what it will cost is told, and the reward's critics are spared.
-            index, value, paid = 0, None, float(self._model.cost_value(state, actions))
+            index, value, paid = 0, None, float(self._cost_value(state, actions))
             feasible = paid <= self._budget()
         else:
             values, costs = self._model.values(state, actions, slow=True)

@@ -11,7 +11,7 @@ temperature is a parameter and is saved.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -121,6 +121,24 @@ class ConditionalTransformer(nn.Module):
         if self.cost_token is not None:
             tokens.insert(1, self.cost_token(to_go[1]))
         return torch.stack(tokens, 2) + time.unsqueeze(2)
+
+    def fixed_embedding(self) -> Callable[[Windows], Tensor]:
+        """`embed` of one window, (1, K * tokens, units), for weights that stay: as one product."""
+        spread = self.to_go.variance.sqrt().clamp(min=self.to_go.floor)
+        layers = [(layer.weight / spread[number], layer.bias - self.to_go.mean[number] / spread[number]
+                   * layer.weight[:, 0]) for number, layer in enumerate((self.return_token, self.cost_token)) if layer]
+        layers += [(layer.weight, layer.bias) for layer in (self.state_token, self.action_token)]
+        weight = torch.block_diag(*(weight for weight, _ in layers)).T.contiguous()
+        bias, units, with_cost = torch.cat([bias for _, bias in layers]), len(self.time.weight[0]), self.tokens == 4
+
+        def function(window: Windows) -> Tensor:
+            sums = [window.returns_to_go.mT, window.costs_to_go.mT] if with_cost else [window.returns_to_go.mT]
+            rows = torch.cat([*sums, window.observations[0], window.actions[0]], 1)
+            time = self.time(window.time_steps[0].clamp(max=self.steps - 1))
+            tokens = torch.addmm(bias, rows, weight).view(len(rows), -1, units).add_(time.unsqueeze(1))
+            return tokens.view(1, -1, units)
+
+        return function
 
     def features(self, windows: Windows) -> Tensor:
         """Outputs of the state tokens, (B, K, units). The last action comes after all of them and is left out."""

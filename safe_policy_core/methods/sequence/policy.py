@@ -76,6 +76,7 @@ class SequencePolicy(Policy):
         self._horizon = float(model.horizon)
         with torch.inference_mode():  # the weights as they are when the episode begins
             self._continuation = Continuation(model.actor.transformer, 1, model.actor.tokens * model.config.length)
+            self._embedding = model.actor.fixed_embedding()
         # What the episode was so far, as the network takes it.
         self._observations: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
@@ -152,7 +153,7 @@ class SequencePolicy(Policy):
     def _newest_features(self, history: Windows) -> Tensor:
         """(1, units), as `ConditionalTransformer.last_features` in fewer and smaller operations."""
         self._continuation.restart()
-        return self._continuation.extend(self._model.actor.embed(history).flatten(1, 2)[:, :-1])
+        return self._continuation.extend(self._embedding(history)[:, :-1])
 
     def _action(self, features: Tensor, deterministic: bool) -> Tensor:
         """Actions (B, action_dim) of (B, units) features."""
