@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 RATED = 10
 """Episodes of which the recorded mean return and cost are; none of their layouts is searched in."""
+STEPS_OF_BEFORE = 100_000
+"""How much the statistics of a gait that was there weigh when the search goes on from it."""
 
 
 @dataclass
@@ -54,7 +56,8 @@ class Evolution:
     """What a step counts less for each m/s above the speed to hold; a m/s brings a reward of 1."""
 
     from_still: bool = False
-    """The first speed is found from standing still, not from the fastest gait."""
+    """The first speed is found from standing still, not from the fastest gait (without snapshots, of those that `add`
+    keeps)."""
 
     directions: int = 8
     """Directions tried in an iteration, each forwards and backwards."""
@@ -98,7 +101,7 @@ class Evolution:
         for share in self.snapshots:
             policy = self._search(policy, 0.0, round(self.iterations * share), self.survival)
             self._keep(policy, 0.0)
-        fastest = policy
+        fastest = policy if self.snapshots else self._fastest_of_before(still)
         for penalty in self.penalties:
             policy = still
             for survival in dict.fromkeys((self.survival, 0.0)):
@@ -110,6 +113,14 @@ class Evolution:
             self._keep(policy, 0.0)
         self._env.close()
         return self._gaits
+
+    def _fastest_of_before(self, still: LinearPolicy) -> LinearPolicy:
+        """Of the gaits that were there, with its statistics as if they were of so many steps."""
+        found = max(self._gaits, key=lambda gait: gait.reward, default=still)
+        if found is not still:
+            self._count, self._sum = float(STEPS_OF_BEFORE), STEPS_OF_BEFORE * found.mean
+            self._squares = STEPS_OF_BEFORE * (found.deviation**2 + found.mean**2)
+        return found
 
     def _keep(self, policy: LinearPolicy, penalty: float) -> None:
         self._gaits.append(self._rated(policy, penalty))

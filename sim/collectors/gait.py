@@ -26,7 +26,7 @@ NOISE = (0.0, 0.1, 0.2, 0.4)
 could else imitate the noise better than the policy."""
 GAIN = (0.4, 1.1)
 """What a policy's actions are multiplied by, drawn for each episode."""
-FALLS = {"SafetyHopperVelocity-v1": ((0.8, 1.1), 0.25)}
+FALLS = {"SafetyHopperVelocity-v1": ((0.8, 1.1), 0.25), "SafetyWalker2dVelocity-v1": ((0.8, 1.1), 0.25)}
 """What falls by less than that: another range of gains, and a factor on the noise."""
 DIGITS = 5
 

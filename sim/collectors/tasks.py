@@ -42,6 +42,7 @@ TASKS = {task.name: task for task in (
     CollectionTask("CarCircle1", "SafetyCarCircle1Gymnasium-v0", "field:Orbiting", 500),
     CollectionTask("HopperVelocity", "SafetyHopperVelocityGymnasium-v1", "gait:Gait", 1000),
     CollectionTask("SwimmerVelocity", "SafetySwimmerVelocityGymnasium-v1", "gait:Gait", 1000),
+    CollectionTask("Walker2dVelocity", "SafetyWalker2dVelocityGymnasium-v1", "gait:Gait", 1000),
     # An episode lasts 20 steps, not 1000: one touch is the limit here, and there are more of them.
     CollectionTask("SafeReach", "original-state", "reach:Reacher", 80, target_cost=1.0, trajectories=1200),
 )}

@@ -54,12 +54,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "recorded_random": {"recorded": RECORDED} | ANY_EPISODE,
 }
 """Behind a base's name and "_": what is changed in `SasConfig`."""
-FALLING_FAILS = ("HopperVelocity",)
+FALLING_FAILS = ("HopperVelocity", "Walker2dVelocity")
 """Where an episode fails by ending early, as in the paper's Table 3; elsewhere by any cost."""
 LEGEND = """The same checkpoint with and without alignment. Normalised reward and cost as in `offline_safe_rl.md`, mean
-± deviation over the seeds; a failure is an episode with any cost (HopperVelocity: one that ends early), with an exact
-95% interval over all episodes. **Bold**: cost or failure rate is lower than without alignment. _Italic_: the reward is
-lower by more than 5%."""
+± deviation over the seeds; a failure is an episode with any cost (Hopper, Walker2d: one that ends early), with an
+exact 95% interval over all episodes. **Bold**: cost or failure rate is lower than without alignment. _Italic_:
+the reward is lower by more than 5%."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ class SasExperiment:
     """Test episodes."""
 
     choose: int = 0
-    """Episodes for choosing, on layouts of their own (`sim/experiments/validation.py`): what a base asks for, with and
-    without alignment, and which of `CHOICES` recorded prompts are. 0: the base's `target_quantile`, and `SasConfig`."""
+    """Episodes for choosing, at least 2, on layouts of their own (`sim/experiments/validation.py`): what a base asks
+    for, with and without alignment, and which of `CHOICES` recorded prompts are, or whether the base is left alone. 0:
+    the base's `target_quantile`, and `SasConfig`."""
 
     data: Path = Path("runs/benchmark")
     """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
@@ -130,6 +131,8 @@ class SasExperiment:
     def run(self) -> dict[str, Any]:
         """Runs what is missing. Returns the files."""
         require_positive(steps=self.steps, head_steps=self.head_steps, batch=self.batch, episodes=self.episodes)
+        if self.choose == 1 or self.choose < 0:
+            raise ConfigurationError(f"choose: expected 0, or at least 2 episodes, got {self.choose}")
         for method in self.methods:
             split(method)
         if unknown := [name for name in self.datasets if name not in TASKS]:
@@ -174,7 +177,8 @@ class SasExperiment:
             for method in methods:
                 changes = split(method)[1]
                 if self.choose and changes and "recorded" in changes:
-                    changes = contest.chosen(range(self.choose), folder / "recorded.json") | changes
+                    kind = contest.chosen(range(self.choose), folder / "recorded.json")
+                    changes = None if kind is None else kind | changes
                 results = contest.run(changes, range(first, first + self.episodes))
                 reward, cost = contest.mean(results)
                 yield SasRow(method, name, seed, reward, cost,
@@ -215,20 +219,31 @@ class _Contest:
         low, high = float(self.dataset.returns.min()), float(self.dataset.returns.max())
         return normalized_reward(float(reward), low, high), normalized_cost(float(cost), self.limit)
 
-    def chosen(self, seeds: Sequence[int], record: Path) -> dict[str, Any]:
-        """Of `CHOICES` that of least cost among those which keep the base's reward, else that of most reward.
+    def chosen(self, seeds: Sequence[int], record: Path) -> dict[str, Any] | None:
+        """Of `CHOICES` that of least cost among those that keep the base's reward; None leaves the base alone.
 
-        record: JSON of all; where it is there already, they are not run again.
+        Kept is the reward where by one standard error, layout by layout, it is not below `REWARD_KEPT` of the base's;
+        the base is left alone where none of those costs less. record: JSON of all; where it is there already, they
+        are not run again.
         """
         if not record.exists():
-            before = self.mean(self.run(None, seeds))
-            tried = [self.mean(self.run(VARIANTS["recorded"] | choice, seeds)) for choice in CHOICES]
-            kept = [number for number, (reward, _) in enumerate(tried) if reward >= REWARD_KEPT * before[0]]
-            index = (min(kept, key=lambda number: tried[number][1]) if kept
-                     else max(range(len(tried)), key=lambda number: tried[number][0]))
-            content = {"without": before, "tried": list(zip(CHOICES, tried, strict=True)), "chosen": CHOICES[index]}
+            before = self.run(None, seeds)
+            tried = [self.run(VARIANTS["recorded"] | choice, seeds) for choice in CHOICES]
+            kept = [number for number, results in enumerate(tried) if self._keeps_reward(before, results)]
+            (without, paid), means = self.mean(before), [self.mean(results) for results in tried]
+            index = min(kept, key=lambda number: means[number][1], default=None)
+            content = {"without": (without, paid), "tried": list(zip(CHOICES, means, strict=True)), "kept": kept,
+                       "chosen": CHOICES[index] if index is not None and means[index][1] < paid else None}
             record.write_text(json.dumps(content, indent=1) + "\n")
-        return dict(json.loads(record.read_text())["chosen"])
+        found: dict[str, Any] | None = json.loads(record.read_text())["chosen"]
+        return found
+
+    def _keeps_reward(self, before: Sequence[EpisodeResult], after: Sequence[EpisodeResult]) -> bool:
+        """Whether `after` does, of episodes in the same layouts."""
+        lowest = float(self.dataset.returns.min())
+        over = np.array([(now.reward - lowest) - REWARD_KEPT * (then.reward - lowest)
+                         for then, now in zip(before, after, strict=True)])
+        return bool(over.mean() >= over.std(ddof=1) / math.sqrt(len(over)))
 
 
 def split(method: str) -> tuple[str, dict[str, Any] | None]:

@@ -204,6 +204,21 @@ def test_each_speed_is_searched_from_the_one_before(tmp_path: Path) -> None:
         dataclasses.replace(small, task="PointCircle1").run()
 
 
+def test_a_search_goes_on_from_the_fastest_gait_that_was_there(tmp_path: Path) -> None:
+    out, env_id = tmp_path / "gaits.json", "SafetySwimmerVelocity-v1"
+    before = read_gaits(env_id)
+    fastest = max(before, key=lambda gait: gait.reward)
+    write_gaits(out, env_id, before)
+    search = Evolution("SwimmerVelocity", iterations=2, snapshots=(), penalties=(), speeds=(0.2,), directions=2, best=1,
+                       add=True, out=out)
+    *kept, found = search.run()
+    assert len(kept) == len(before)
+    # One step from it, in its own units: a policy is its weights on what was standardised by its statistics.
+    np.testing.assert_allclose(found.mean, fastest.mean, atol=0.1)
+    np.testing.assert_allclose(found.deviation, fastest.deviation, rtol=0.1)
+    assert np.abs(found.weights - fastest.weights).max() < 10 * search.step < np.abs(fastest.weights).max()
+
+
 def test_what_is_faster_than_the_speed_to_hold_counts_less(tmp_path: Path) -> None:
     env = find_task("SwimmerVelocity").make_env()
     policy = max(read_gaits(env.env_id), key=lambda one: one.reward)

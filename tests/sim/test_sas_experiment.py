@@ -3,6 +3,8 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from safe_policy_core.interfaces import Policy, RobotEnv
 from sim.collectors.collect import collect
 from sim.collectors.tasks import TASKS
 from sim.experiments.rows import read_rows
-from sim.experiments.sas import SasExperiment, SasRow, table
+from sim.experiments.sas import SasExperiment, SasRow, _Contest, table
 from sim.landscape import GoalView
 from sim.safety_gymnasium import SafetyGymnasiumEnv
 
@@ -62,19 +64,42 @@ def test_what_is_asked_for_and_shown_is_chosen_on_other_layouts(
     folder = tmp_path / "runs" / "dt-SafeReach-0-2"
     record = json.loads((folder / "recorded.json").read_text())
     assert json.loads((folder / "asked.json").read_text())[0]["episodes"] in (1, 2)
-    kept = [cost for _, (reward, cost) in record["tried"] if reward >= 0.95 * record["without"][0]]
-    reward, cost = next(result for choice, result in record["tried"] if choice == record["chosen"])
-    if kept:
-        assert cost == min(kept) and reward >= 0.95 * record["without"][0]
+    costs = [record["tried"][number][1][1] for number in record["kept"]]
+    if record["chosen"] is None:
+        assert not costs or min(costs) >= record["without"][1]
+        assert len({line.split(",", 1)[1] for line in chosen.out.read_text().splitlines()[1:]}) == 1  # the base, thrice
     else:
-        assert reward == max(result[0] for _, result in record["tried"])
+        reward, cost = next(result for choice, result in record["tried"] if choice == record["chosen"])
+        assert cost == min(costs) < record["without"][1] and reward >= 0.95 * record["without"][0]
+
+
+def test_prompts_are_chosen_that_keep_the_reward_and_cost_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: of returns from 0 to 10 the base has 8 and 10 at a cost of 3 and 5."""
+    returns: dict[str, Any] = {"base": [(8, 3), (10, 5)], "dear": [(9, 5), (10, 4)], "poor": [(7.5, 0), (9.4, 0)],
+                               "even": [(7.61, 1), (9.51, 2)], "noisy": [(6, 0), (12, 0)], "best": [(8, 2), (10, 2)]}
+    contest = _Contest(None, SimpleNamespace(returns=np.array([0.0, 10.0])), None, None, 1.0)  # type: ignore[arg-type]
+
+    def run(self: _Contest, changes: dict[str, Any] | None, seeds: Any) -> list[EpisodeResult]:
+        name = "base" if changes is None else changes["kind"]
+        return [EpisodeResult(seed, 1, reward, cost, False, cost > 0, False, True, {}, {}, [])
+                for seed, (reward, cost) in zip(seeds, returns[name], strict=True)]
+
+    monkeypatch.setattr(_Contest, "run", run)
+    for names, expected in ((["dear", "poor", "even", "noisy", "best"], "even"), (["noisy", "best"], "best"),
+                            (["dear", "poor", "noisy"], None), (["dear"], None), (["poor"], None)):
+        monkeypatch.setattr("sim.experiments.sas.CHOICES", [{"kind": name} for name in names])
+        record = tmp_path / f"{'-'.join(names)}.json"
+        found = contest.chosen(range(2), record)
+        assert found == (None if expected is None else {"kind": expected})
+        assert contest.chosen(range(2), record) == found  # from the record
 
 
 def test_wrong_use_is_named(finished: SasExperiment, tmp_path: Path) -> None:
     for message, changes in {"methods: unknown 'dt_magic'": {"methods": ("dt_magic",)},
                              "methods: unknown 'fosp_sas'": {"methods": ("fosp_sas",)},
                              "datasets: unknown 'Nope'": {"datasets": ("Nope",)}, "head_steps": {"head_steps": 0},
-                             "PointGoal1.hdf5 is missing": {"datasets": ("PointGoal1",)}}.items():
+                             "PointGoal1.hdf5 is missing": {"datasets": ("PointGoal1",)},
+                             "choose: expected 0, or at least 2": {"choose": 1}}.items():
         with pytest.raises(UserError, match=message):
             dataclasses.replace(finished, out=tmp_path / "sas.csv", **changes).run()  # type: ignore[arg-type]
 
