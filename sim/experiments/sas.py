@@ -169,7 +169,7 @@ class SasExperiment:
             self._train(heads, dataset, self.head_steps, seed, folder / "heads")
         env = task.make_env()
         try:
-            contest = _Contest(env, dataset, learner, heads, limit)
+            contest = _Contest(name, env, dataset, learner, heads, limit)
             if self.choose:
                 contest.asked = ask_safely(learner.policy(), env, dataset, limit, range(self.choose),
                                            folder / "asked.json").target_return
@@ -193,8 +193,9 @@ class SasExperiment:
 
 @dataclass
 class _Contest:
-    """A base and its heads in their task, and the return that both ask for (None: the base's own)."""
+    """A base and its heads in the task `name`, and the return that both ask for (None: the base's own)."""
 
+    name: str
     env: RobotEnv
     dataset: DsrlDataset
     learner: Any
@@ -219,21 +220,28 @@ class _Contest:
         low, high = float(self.dataset.returns.min()), float(self.dataset.returns.max())
         return normalized_reward(float(reward), low, high), normalized_cost(float(cost), self.limit)
 
+    def danger(self, results: Sequence[EpisodeResult]) -> float:
+        """The share of failures where falling is one, else the cost."""
+        if self.name in FALLING_FAILS:
+            return float(np.mean([failed(self.name, result) for result in results]))
+        return self.mean(results)[1]
+
     def chosen(self, seeds: Sequence[int], record: Path) -> dict[str, Any] | None:
-        """Of `CHOICES` that of least cost among those that keep the base's reward; None leaves the base alone.
+        """Of `CHOICES` the safest among those that keep the base's reward; None leaves the base alone.
 
         Kept is the reward where by one standard error, layout by layout, it is not below `REWARD_KEPT` of the base's;
-        the base is left alone where none of those costs less. record: JSON of all; where it is there already, they
-        are not run again.
+        the base is left alone where none of those is safer. record: JSON of all; where it is there already, they are
+        not run again.
         """
         if not record.exists():
             before = self.run(None, seeds)
             tried = [self.run(VARIANTS["recorded"] | choice, seeds) for choice in CHOICES]
             kept = [number for number, results in enumerate(tried) if self._keeps_reward(before, results)]
-            (without, paid), means = self.mean(before), [self.mean(results) for results in tried]
-            index = min(kept, key=lambda number: means[number][1], default=None)
-            content = {"without": (without, paid), "tried": list(zip(CHOICES, means, strict=True)), "kept": kept,
-                       "chosen": CHOICES[index] if index is not None and means[index][1] < paid else None}
+            danger, alone = [self.danger(results) for results in tried], self.danger(before)
+            index = min(kept, key=lambda number: danger[number], default=None)
+            content = {"without": self.mean(before), "danger": alone, "kept": kept,
+                       "tried": list(zip(CHOICES, map(self.mean, tried), danger, strict=True)),
+                       "chosen": CHOICES[index] if index is not None and danger[index] < alone else None}
             record.write_text(json.dumps(content, indent=1) + "\n")
         found: dict[str, Any] | None = json.loads(record.read_text())["chosen"]
         return found

@@ -64,12 +64,13 @@ def test_what_is_asked_for_and_shown_is_chosen_on_other_layouts(
     folder = tmp_path / "runs" / "dt-SafeReach-0-2"
     record = json.loads((folder / "recorded.json").read_text())
     assert json.loads((folder / "asked.json").read_text())[0]["episodes"] in (1, 2)
-    costs = [record["tried"][number][1][1] for number in record["kept"]]
+    costs = [record["tried"][number][2] for number in record["kept"]]
+    assert record["danger"] == record["without"][1]
     if record["chosen"] is None:
-        assert not costs or min(costs) >= record["without"][1]
+        assert not costs or min(costs) >= record["danger"]
         assert len({line.split(",", 1)[1] for line in chosen.out.read_text().splitlines()[1:]}) == 1  # the base, thrice
     else:
-        reward, cost = next(result for choice, result in record["tried"] if choice == record["chosen"])
+        reward, cost = next(result for choice, result, _ in record["tried"] if choice == record["chosen"])
         assert cost == min(costs) < record["without"][1] and reward >= 0.95 * record["without"][0]
 
 
@@ -77,7 +78,7 @@ def test_prompts_are_chosen_that_keep_the_reward_and_cost_less(tmp_path: Path, m
     """By hand: of returns from 0 to 10 the base has 8 and 10 at a cost of 3 and 5."""
     returns: dict[str, Any] = {"base": [(8, 3), (10, 5)], "dear": [(9, 5), (10, 4)], "poor": [(7.5, 0), (9.4, 0)],
                                "even": [(7.61, 1), (9.51, 2)], "noisy": [(6, 0), (12, 0)], "best": [(8, 2), (10, 2)]}
-    contest = _Contest(None, SimpleNamespace(returns=np.array([0.0, 10.0])), None, None, 1.0)  # type: ignore[arg-type]
+    contest = _Contest("SafeReach", None, SimpleNamespace(returns=np.array([0.0, 10.0])), None, None, 1.0)  # type: ignore[arg-type]
 
     def run(self: _Contest, changes: dict[str, Any] | None, seeds: Any) -> list[EpisodeResult]:
         name = "base" if changes is None else changes["kind"]
@@ -92,6 +93,9 @@ def test_prompts_are_chosen_that_keep_the_reward_and_cost_less(tmp_path: Path, m
         found = contest.chosen(range(2), record)
         assert found == (None if expected is None else {"kind": expected})
         assert contest.chosen(range(2), record) == found  # from the record
+    # Where a fall is a failure, falls are counted: none of these falls, so that none is safer.
+    contest.name = "HopperVelocity"
+    assert contest.chosen(range(2), tmp_path / "falls.json") is None
 
 
 def test_wrong_use_is_named(finished: SasExperiment, tmp_path: Path) -> None:
