@@ -22,7 +22,7 @@ from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import METHODS, config_module, learner_class, make_learner
 from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
-from safe_policy_core.training.steps import LearnsFromDsrl
+from safe_policy_core.training.steps import LearnsFromDsrl, Precision
 from sim.collectors.tasks import find_task
 from sim.experiments.rows import Row
 from sim.experiments.validation import FIRST_TEST_SEED, ask_safely
@@ -42,6 +42,7 @@ class Job:
     tested_cost: another cost to allow in the test, without training for it (zero-shot); None: target_cost.
     validation: episodes, with seeds from 0 on, on which a policy that takes targets finds what it may ask for; 0: it
     asks for what its configuration says. Tests have seeds from 0 on too, or from `FIRST_TEST_SEED` after a validation.
+    precision: of the training's matrix products.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Job:
     settings: tuple[str, ...] = ()
     tested_cost: float | None = None
     validation: int = 0
+    precision: Precision = "float32"
 
     @property
     def limit(self) -> float:
@@ -126,7 +128,7 @@ def run_job(job: Job, dataset: DsrlDataset, progress: bool = False) -> Row:
     batch, length = sequence_sizes(name, job.batch, None)
     folder = job.out / f"{job.method.replace(':', '-')}-{job.dataset}-{job.seed}-{job.target_cost:g}-{job.steps}"
     train_offline(learner, dataset, job.steps, batch, length, job.seed, folder / RUN_FOLDER, folder / "metrics.jsonl",
-                  resume=True, progress=progress, checkpoint_every=max(500, job.steps // 10))
+                  resume=True, progress=progress, checkpoint_every=max(500, job.steps // 10), precision=job.precision)
     env, policy = find_task(job.dataset).make_env(), learner.policy()
     set_target_cost(policy, job.tested_cost)
     first = FIRST_TEST_SEED if job.validation else 0

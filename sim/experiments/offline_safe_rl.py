@@ -14,6 +14,7 @@ from tqdm import tqdm
 from safe_policy_core.commands import check_device, require_positive
 from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.training.steps import Precision
 from sim.collectors.collect import collect, command_of
 from sim.collectors.tasks import TASKS
 from sim.experiments.budget import Name, budget
@@ -85,6 +86,9 @@ class OfflineSafeRl:
     device: str = "cpu"
     """Torch device."""
 
+    precision: Precision = "float32"
+    """Of the training's matrix products. Rows do not say which: bfloat16 belongs into another --out and --runs."""
+
     def run(self) -> dict[str, Any]:
         """Runs what is missing. Returns the counts and the files."""
         if self.validation < 0:
@@ -130,7 +134,7 @@ class OfflineSafeRl:
             raise ConfigurationError(f"set: {unused[0]!r} is for none of {', '.join(methods)}")
         return [Job(method, dataset, seed, limits[dataset], own.steps, self.episodes, self.runs,
                     self.batch or own.batch, device, (*own.settings, *self.set),
-                    validation=math.ceil(self.validation / TASKS[dataset].horizon))
+                    validation=math.ceil(self.validation / TASKS[dataset].horizon), precision=self.precision)
                 for seed in self.seeds for dataset in self.datasets for method in methods
                 for own in (budget(self.budget, method, dataset, self.steps),)]
 

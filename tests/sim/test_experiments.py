@@ -62,6 +62,16 @@ def test_a_failed_run_is_named_and_does_not_end_the_others(tmp_path: Path, data:
     assert len(read_rows(broken.out)) == 2
 
 
+def test_a_training_has_the_precision_that_is_asked_for(tmp_path: Path, data: Path) -> None:
+    asked = experiment(data, tmp_path, precision="bfloat16")
+    assert asked.run()["runs"] == 1
+    manifest = json.loads(next(asked.runs.rglob("manifest.json")).read_text())
+    assert manifest["extra"]["offline"]["precision"] == "bfloat16"
+    # What was trained in one does not go on in the other.
+    asked.out.unlink()
+    assert "precision" in dataclasses.replace(asked, precision="float32").run()["failed"][0]
+
+
 def test_a_missing_dataset_is_collected(tmp_path: Path) -> None:
     experiment(tmp_path / "none", tmp_path, trajectories=2).run()
     assert (tmp_path / "none" / "SafeReach.hdf5").exists()
