@@ -229,29 +229,22 @@ class _Contest:
     def chosen(self, seeds: Sequence[int], record: Path) -> dict[str, Any] | None:
         """Of `CHOICES` the safest among those that keep the base's reward; None leaves the base alone.
 
-        Kept is the reward where by one standard error, layout by layout, it is not below `REWARD_KEPT` of the base's;
-        the base is left alone where none of those is safer. record: JSON of all; where it is there already, they are
+        The base is left alone where none of those is safer. record: JSON of all; where it is there already, they are
         not run again.
         """
         if not record.exists():
             before = self.run(None, seeds)
             tried = [self.run(VARIANTS["recorded"] | choice, seeds) for choice in CHOICES]
-            kept = [number for number, results in enumerate(tried) if self._keeps_reward(before, results)]
+            without, means = self.mean(before), [self.mean(results) for results in tried]
             danger, alone = [self.danger(results) for results in tried], self.danger(before)
+            kept = [number for number, (reward, _) in enumerate(means) if reward >= REWARD_KEPT * without[0]]
             index = min(kept, key=lambda number: danger[number], default=None)
-            content = {"without": self.mean(before), "danger": alone, "kept": kept,
-                       "tried": list(zip(CHOICES, map(self.mean, tried), danger, strict=True)),
+            content = {"without": without, "danger": alone, "kept": kept,
+                       "tried": list(zip(CHOICES, means, danger, strict=True)),
                        "chosen": CHOICES[index] if index is not None and danger[index] < alone else None}
             record.write_text(json.dumps(content, indent=1) + "\n")
         found: dict[str, Any] | None = json.loads(record.read_text())["chosen"]
         return found
-
-    def _keeps_reward(self, before: Sequence[EpisodeResult], after: Sequence[EpisodeResult]) -> bool:
-        """Whether `after` does, of episodes in the same layouts."""
-        lowest = float(self.dataset.returns.min())
-        over = np.array([(now.reward - lowest) - REWARD_KEPT * (then.reward - lowest)
-                         for then, now in zip(before, after, strict=True)])
-        return bool(over.mean() >= over.std(ddof=1) / math.sqrt(len(over)))
 
 
 def split(method: str) -> tuple[str, dict[str, Any] | None]:

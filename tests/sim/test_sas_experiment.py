@@ -77,7 +77,7 @@ def test_what_is_asked_for_and_shown_is_chosen_on_other_layouts(
 def test_prompts_are_chosen_that_keep_the_reward_and_cost_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By hand: of returns from 0 to 10 the base has 8 and 10 at a cost of 3 and 5."""
     returns: dict[str, Any] = {"base": [(8, 3), (10, 5)], "dear": [(9, 5), (10, 4)], "poor": [(7.5, 0), (9.4, 0)],
-                               "even": [(7.61, 1), (9.51, 2)], "noisy": [(6, 0), (12, 0)], "best": [(8, 2), (10, 2)]}
+                               "even": [(7.61, 1), (9.51, 2)], "best": [(8, 2), (10, 2)]}
     contest = _Contest("SafeReach", None, SimpleNamespace(returns=np.array([0.0, 10.0])), None, None, 1.0)  # type: ignore[arg-type]
 
     def run(self: _Contest, changes: dict[str, Any] | None, seeds: Any) -> list[EpisodeResult]:
@@ -86,8 +86,8 @@ def test_prompts_are_chosen_that_keep_the_reward_and_cost_less(tmp_path: Path, m
                 for seed, (reward, cost) in zip(seeds, returns[name], strict=True)]
 
     monkeypatch.setattr(_Contest, "run", run)
-    for names, expected in ((["dear", "poor", "even", "noisy", "best"], "even"), (["noisy", "best"], "best"),
-                            (["dear", "poor", "noisy"], None), (["dear"], None), (["poor"], None)):
+    for names, expected in ((["dear", "poor", "even", "best"], "even"), (["poor", "best"], "best"),
+                            (["dear", "poor"], None), (["dear"], None), (["poor"], None)):
         monkeypatch.setattr("sim.experiments.sas.CHOICES", [{"kind": name} for name in names])
         record = tmp_path / f"{'-'.join(names)}.json"
         found = contest.chosen(range(2), record)
