@@ -37,7 +37,7 @@ BASES = ("dt", "cdt", "qpt")
 RECORDED = 20_000
 """Rows of the data, at most, that a policy with recorded prompts keeps."""
 CHOICES: tuple[dict[str, Any], ...] = tuple(
-    [{"realign": 0, "recorded_quantile": quantile} for quantile in (0.0, 0.8)]
+    [{"realign": 0, "recorded_quantile": quantile} for quantile in (0.0, 0.8, 0.95)]
     + [{"realign": 10, "told": False, "recorded_quantile": quantile} for quantile in (0.5, 0.8, 0.9)])
 """For recorded prompts, of which one is chosen (`SasExperiment.choose`)."""
 ANY_EPISODE: dict[str, Any] = {"selection": "random", "recorded_cost": math.inf, "recorded_quantile": 0}
