@@ -112,13 +112,13 @@ class TwinCritics(nn.Module):
         values = (self.target if slow else self.network)(state, action).view(self.signals, 2, *action.shape[:-1])
         return values * self.scale.view(-1, *[1] * (values.dim() - 1))
 
-    def of(self, signal: int, state: Tensor, action: Tensor, slow: bool = False) -> Tensor:
+    def of(self, signal: int, state: Tensor, action: Tensor) -> Tensor:
         """Both estimates of one signal alone: (B, inputs), (*candidates, B, action_dim) -> (2, *candidates, B)."""
-        pair = (self.target if slow else self.network)(state, action, slice(2 * signal, 2 * signal + 2))
+        pair = self.network(state, action, slice(2 * signal, 2 * signal + 2))
         return pair.squeeze(-1) * self.scale[signal]
 
     def fixed(self, signal: int) -> Callable[[Tensor, Tensor], Tensor]:
-        """`of` the slow copies, for (B, inputs) states with one action each, as long as they stay as they are."""
+        """As `of`, by the slow copies, for (B, inputs) states with one action each, while they stay as they are."""
         function, scale = self.target.fixed(slice(2 * signal, 2 * signal + 2)), self.scale[signal]
         return lambda state, action: function(state, action).squeeze(-1) * scale
 
