@@ -46,8 +46,8 @@ OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
         "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer",
         "dspo_recalled": "dspo"}
 """Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score)."""
-RECALLED = 0.75
-"""What "dspo_recalled" sets `CloningConfig.recalled` to."""
+RECALLED = ("cloning.recalled=0.75", "diffusion.generated=0")
+"""What "dspo_recalled" sets: the preset "recalled"."""
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the
 paper's inputs) elsewhere, where a place tells what is safe: PointCircle1's correlation is 0.37 from states and 0.23
@@ -59,8 +59,9 @@ _TRAINING_SHARE = 0.7
 def variants(settings: DiscriminatorConfig) -> dict[str, tuple[DiscriminatorConfig, bool]]:
     """Name -> (settings, whether it is taught the truth of some and asked for that of the others, as in Figure 4)."""
     plain = dataclasses.replace(settings, return_weight=0.0)
-    alone = dataclasses.replace(plain, folds=1)
+    alone = dataclasses.replace(plain, folds=1, opposite="all")
     return {"dspo": (settings, False), "no_return_agnostic": (plain, False),
+            "all_unlabelled": (dataclasses.replace(settings, opposite="all"), False),
             "no_return_agnostic_gp": (dataclasses.replace(plain, gradient_penalty=10.0), False),
             "transformer": (dataclasses.replace(settings, network="transformer"), False),
             "transformer_no_return_agnostic": (dataclasses.replace(plain, network="transformer"), False),
@@ -83,8 +84,8 @@ class DspoExperiment:
     datasets: tuple[str, ...] = tuple(TASKS)
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("dspo", *BASELINES)
-    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "no_return_agnostic_gp", "transformer",
-                                 "transformer_no_return_agnostic", "states", "changes", "one_fold",
+    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "all_unlabelled", "no_return_agnostic_gp",
+                                 "transformer", "transformer_no_return_agnostic", "states", "changes", "one_fold",
                                  "taught_transformer", "taught_mlp")
     """Discriminators."""
 
@@ -168,7 +169,7 @@ class DspoExperiment:
         settings, _ = variants(config.discriminator)[OURS[method]]
         folder, config = split.parent / method, dataclasses.replace(config, discriminator=settings)
         if method == "dspo_recalled":
-            config = dataclasses.replace(config, cloning=dataclasses.replace(config.cloning, recalled=RECALLED))
+            config = override(config, RECALLED)
         DspoRun(split, folder, config, seed, check_device(self.device), progress=False).run()
         policy, env = load_policy(folder, self.device), TASKS[dataset].make_env()
         try:

@@ -18,7 +18,7 @@ from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.training.offline import train_offline
 
 SPECS = Specs({"vector": Spec("observation/vector", (2,))}, Spec("action", (1,), low=-1.0, high=1.0))
-SETTINGS = DiscriminatorConfig(network="mlp", inputs="states", folds=1, layers=2, units=64, dropout=0.0,
+SETTINGS = DiscriminatorConfig(network="mlp", inputs="states", opposite="all", folds=1, layers=2, units=64, dropout=0.0,
                                length=1, batch=64, steps=300, return_weight=2.0, learning_rate=1e-3,
                                classifier_learning_rate=1e-2, classifier_steps=3)
 VARIANTS = {"without return-agnostic learning": dataclasses.replace(SETTINGS, return_weight=0.0),

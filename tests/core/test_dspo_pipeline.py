@@ -18,7 +18,8 @@ from safe_policy_core.errors import CheckpointError, ConfigurationError, Dataset
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.methods.dspo.features import FeatureMap
 from safe_policy_core.methods.dspo.pipeline import DspoRun
-from safe_policy_core.methods.dspo.trajectories import recalled
+from safe_policy_core.methods.dspo.trajectories import CloningSource, recalled
+from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.registry import load_policy
 from tests.core.dspo_rig import CONFIG, trajectories_of
 from tests.core.point_env import PointEnv, ScriptedPolicy, demonstrations, image_episode
@@ -262,8 +263,21 @@ def test_recalled_trajectories_are_cloned(split: Path, tmp_path: Path) -> None:
     assert any(not torch.equal(value, found[0.0][1][name]) for name, value in found[None][1].items())
 
 
-def test_a_quantile_out_of_range_is_named_before_anything_is_trained(split: Path, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, cloning=dataclasses.replace(CONFIG.cloning, recalled=1.5))
-    with pytest.raises(ConfigurationError, match=r"cloning.recalled: expected .*, got 1.5"):
-        DspoRun(split, tmp_path, config, progress=False).run()
+def test_nothing_generated_trains_no_diffusion(split: Path, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, diffusion=dataclasses.replace(CONFIG.diffusion, generated=0))
+    run = DspoRun(split, tmp_path, config, progress=False)
+    assert list(run.run()) == ["discriminator", "label", "clone"]
+    assert not (tmp_path / "diffusion").exists()
+    # The demonstrations alone are cloned.
+    steps = int(run.trajectories.lengths[run.trajectories.safe].sum())
+    assert len(CloningSource(run.trajectories, run.trajectories.safe, run.generated())) == steps
+
+
+@pytest.mark.parametrize(("setting", "named"), [
+    ("cloning.recalled=1.5", r"cloning.recalled: expected .*, got 1.5"),
+    ("diffusion.generated=-1", r"diffusion.generated: expected a count, got -1")])
+def test_a_wrong_setting_is_named_before_anything_is_trained(setting: str, named: str, split: Path, tmp_path: Path
+                                                             ) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        DspoRun(split, tmp_path, override(CONFIG, (setting,)), progress=False).run()
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.stage import Stage
-from safe_policy_core.methods.dspo.trajectories import Trajectories, ranks
+from safe_policy_core.methods.dspo.trajectories import Generated, Trajectories, ranks
 from safe_policy_core.networks.diffusion import Denoiser, Diffusion, guided
 from safe_policy_core.networks.optimiser import Optimiser
 from safe_policy_core.networks.unet1d import TemporalUnet
@@ -23,19 +22,6 @@ CONDITIONS = 2
 """Return as a fraction of the range in the data, and rank of the safety signal z."""
 _CLIP = 1.0
 _AT_ONCE = 64
-
-
-@dataclass(frozen=True)
-class Generated:
-    """D^G: states (M, H, size), actions (M, H, action_dim), mask (M, H) bool, False behind a trajectory's end.
-
-    conditions: (M, 2), what each was asked to be.
-    """
-
-    states: np.ndarray
-    actions: np.ndarray
-    mask: np.ndarray
-    conditions: np.ndarray
 
 
 class DiffusionStage(Stage):

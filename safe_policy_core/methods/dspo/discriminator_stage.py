@@ -68,7 +68,9 @@ class DiscriminatorStage(Stage):
 
     def source(self, trajectories: Trajectories) -> DiscriminatorSource:
         """Batches for `update`."""
-        return DiscriminatorSource(self.networks["inputs"](trajectories), self.config.discriminator.folds)
+        settings = self.config.discriminator
+        return DiscriminatorSource(self.networks["inputs"](trajectories), settings.folds,
+                                   settings.opposite == "rivals")
 
     @property
     def _classifiers(self) -> Iterable[ReturnClassifier]:

@@ -20,12 +20,13 @@ from safe_policy_core.checkpoint import RUN_FOLDER, read_manifest
 from safe_policy_core.data.split_safe import Split, read_split
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.methods.dspo.config import DspoConfig
-from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, Generated, desired_conditions
+from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, desired_conditions
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.learner import DspoLearner
 from safe_policy_core.methods.dspo.trajectories import (
     CloningSource,
     DiffusionSource,
+    Generated,
     Trajectories,
     fit_features,
     gather,
@@ -60,9 +61,13 @@ class DspoRun:
         quantile = self.config.cloning.recalled
         if quantile is not None and not 0 <= quantile <= 1:
             raise ConfigurationError(f"cloning.recalled: expected a number from 0 to 1, or none, got {quantile}")
+        if self.config.diffusion.generated < 0:
+            raise ConfigurationError(f"diffusion.generated: expected a count, got {self.config.diffusion.generated}")
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "discriminator": self._discriminator, "label": self._label, "diffusion": self._diffusion,
             "generate": self._generate, "clone": self._clone}
+        if not self.config.diffusion.generated:
+            stages = [stage for stage in stages if stage not in ("diffusion", "generate")]
         return {stage: steps[stage]() for stage in STAGES if stage in stages}
 
     @cached_property
@@ -90,8 +95,10 @@ class DspoRun:
             raise DatasetError(f"{self.out / SIGNALS}: of other data or another discriminator; run label again")
         return np.array(content["signals"])
 
-    def generated(self) -> Generated:
-        """D^G as the stage "generate" wrote it. Raises `DatasetError` when it is not of this run."""
+    def generated(self) -> Generated | None:
+        """D^G as the stage "generate" wrote it, if any is asked for. Raises `DatasetError` for that of another run."""
+        if not self.config.diffusion.generated:
+            return None
         generated, model = read_generated(self.out / GENERATED)
         if model != self._hash("diffusion"):
             raise DatasetError(f"{self.out / GENERATED}: of another diffusion; run the stage generate again")
@@ -134,8 +141,7 @@ class DspoRun:
         recorded = self.trajectories.safe
         if settings.recalled is not None:
             recorded = recorded | recalled(self.trajectories, self.signals(), settings.recalled)
-        source = CloningSource(self.trajectories, recorded, generated.states[generated.mask],
-                               generated.actions[generated.mask])
+        source = CloningSource(self.trajectories, recorded, generated)
         found = self._train(self._with_features(DspoLearner), source, settings.steps, settings.batch, 1, self.out)
         return {"recalled": int(recorded.sum() - self.trajectories.safe.sum()), **found}
 

@@ -128,12 +128,22 @@ def recalled(trajectories: Trajectories, signals: np.ndarray, quantile: float) -
 
 
 class DiscriminatorSource:
-    """Balanced batches of pieces of trajectories: the first half of the rows from D^S, the second from D^U."""
+    """Balanced batches of pieces of trajectories: the first half of the rows from D^S, the second from D^U.
 
-    def __init__(self, trajectories: Trajectories, folds: int = 1) -> None:
+    rivals: those of D^U are drawn as rivals of a demonstration: one of D^S at random, then one of D^U at random that
+    earned at least as much as it. Demonstrations without a rival are passed over; with none at all, all of D^U are
+    drawn.
+    """
+
+    def __init__(self, trajectories: Trajectories, folds: int = 1, rivals: bool = False) -> None:
         self.trajectories, self.specs = trajectories, trajectories.specs
         self._folds = trajectories.folds(folds)
-        self._safe, self._unlabelled = np.flatnonzero(trajectories.safe), np.flatnonzero(~trajectories.safe)
+        returns, unlabelled = trajectories.returns, np.flatnonzero(~trajectories.safe)
+        self._safe = np.flatnonzero(trajectories.safe)
+        self._unlabelled = unlabelled[np.argsort(returns[unlabelled], kind="stable")] if rivals else unlabelled
+        # How many of D^U, in the order above, each demonstration is no rival of.
+        poorer = np.searchsorted(returns[self._unlabelled], returns[self._safe]) if rivals else np.zeros(1, np.int64)
+        self._poorer = poorer[poorer < len(unlabelled)] if (poorer < len(unlabelled)).any() else np.zeros(1, np.int64)
 
     def __len__(self) -> int:
         return len(self.trajectories)
@@ -144,7 +154,8 @@ class DiscriminatorSource:
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """states, actions, mask (`Trajectories.windows`), and of whole trajectories safe, returns, fold, all (B,)."""
         data = self.trajectories
-        episode = np.concatenate([rng.choice(self._safe, batch // 2), rng.choice(self._unlabelled, batch - batch // 2)])
+        rival = rng.integers(rng.choice(self._poorer, batch - batch // 2), len(self._unlabelled))
+        episode = np.concatenate([rng.choice(self._safe, batch // 2), self._unlabelled[rival]])
         first = rng.integers(0, np.maximum(data.lengths[episode] - length, 0) + 1)
         longest = int(np.minimum(data.lengths[episode], length).max())  # no work for steps that no episode has
         return data.windows(episode, first, longest) | {
@@ -176,18 +187,32 @@ class DiffusionSource:
         return data.windows(episode, first, length) | {"conditions": self._conditions[episode]}
 
 
+@dataclass(frozen=True)
+class Generated:
+    """D^G: states (M, H, size), actions (M, H, action_dim), mask (M, H) bool, False behind a trajectory's end.
+
+    conditions: (M, 2), what each was asked to be.
+    """
+
+    states: np.ndarray
+    actions: np.ndarray
+    mask: np.ndarray
+    conditions: np.ndarray
+
+
 class CloningSource:
     """Steps of recorded trajectories and of D^G together, each with the same probability.
 
-    recorded: (E,) bool, which trajectories; in the paper D^S alone. states (M, size), actions (M, action_dim): D^G.
+    recorded: (E,) bool, which trajectories; in the paper D^S alone. generated: D^G.
     """
 
-    def __init__(self, trajectories: Trajectories, recorded: np.ndarray, states: np.ndarray, actions: np.ndarray
-                 ) -> None:
+    def __init__(self, trajectories: Trajectories, recorded: np.ndarray, generated: Generated | None = None) -> None:
         self.specs, self._hash = trajectories.specs, trajectories.hash
         rows = np.repeat(recorded, trajectories.lengths)
-        self._states = np.concatenate([trajectories.states[rows], states])
-        self._actions = np.concatenate([trajectories.actions[rows], actions])
+        self._states, self._actions = trajectories.states[rows], trajectories.actions[rows]
+        if generated is not None:
+            self._states = np.concatenate([self._states, generated.states[generated.mask]])
+            self._actions = np.concatenate([self._actions, generated.actions[generated.mask]])
 
     def __len__(self) -> int:
         return len(self._states)
