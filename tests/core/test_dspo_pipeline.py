@@ -241,12 +241,11 @@ def test_commands(source: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_recalled_by_hand() -> None:
-    """From the median of the demonstrations' signals on, 0.6, and from their lowest return on, 2."""
-    states = [np.zeros((1, 2))] * 6
-    data = trajectories_of(states, [np.zeros((1, 1))] * 6, np.array([2.0, 5.0, 2.0, 1.9, 9.0, 4.0]), safe=2)
+    """From the median of the demonstrations' signals on, 0.6, or from their highest, 0.8."""
+    data = trajectories_of([np.zeros((1, 2))] * 6, [np.zeros((1, 1))] * 6, np.arange(6.0), safe=2)
     signals = np.array([0.4, 0.8, 0.61, 0.9, 0.7, 0.59])
-    assert recalled(data, signals, 0.5).tolist() == [False, False, True, False, True, False]
-    assert not recalled(data, signals, 1.0).any(), "the one above all demonstrations has too low a return"
+    assert recalled(data, signals, 0.5).tolist() == [False, False, True, True, True, False]
+    assert recalled(data, signals, 1.0).tolist() == [False, False, False, True, False, False]
 
 
 def test_recalled_trajectories_are_cloned(split: Path, tmp_path: Path) -> None:

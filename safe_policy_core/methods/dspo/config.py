@@ -90,8 +90,8 @@ class CloningConfig:
     learning_rate: float = 1e-3
     """At first; it falls along half a cosine to a thirtieth."""
     recalled: float | None = None
-    """Unlabelled trajectories are cloned too whose signal is at least this quantile of the demonstrations', and whose
-    return is at least their lowest (`trajectories.recalled`). None: D^S and D^G alone (the paper's)."""
+    """Unlabelled trajectories are cloned too whose signal is at least this quantile of the demonstrations'
+    (`trajectories.recalled`). None: D^S and D^G alone (the paper's)."""
 
 
 @dataclass(frozen=True)
