@@ -46,7 +46,7 @@ OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
         "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer",
         "dspo_recalled": "dspo"}
 """Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score)."""
-RECALLED = ("cloning.recalled=0.75", "diffusion.generated=0")
+RECALLED = ("diffusion.generated=0", "cloning.recalled=0.75", "cloning.told_return=true")
 """What "dspo_recalled" sets: the preset "recalled"."""
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the

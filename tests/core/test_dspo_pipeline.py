@@ -17,11 +17,12 @@ from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, rea
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.methods.dspo.features import FeatureMap
+from safe_policy_core.methods.dspo.learner import DspoLearner
 from safe_policy_core.methods.dspo.pipeline import DspoRun
-from safe_policy_core.methods.dspo.trajectories import CloningSource, recalled
+from safe_policy_core.methods.dspo.trajectories import CloningSource, Generated, recalled
 from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.registry import load_policy
-from tests.core.dspo_rig import CONFIG, trajectories_of
+from tests.core.dspo_rig import CONFIG, SPECS, trajectories_of
 from tests.core.point_env import PointEnv, ScriptedPolicy, demonstrations, image_episode
 
 
@@ -260,6 +261,27 @@ def test_recalled_trajectories_are_cloned(split: Path, tmp_path: Path) -> None:
     assert found[0.0][0] > 0
     # The stages before are the same, so that only what is cloned can make a difference.
     assert any(not torch.equal(value, found[0.0][1][name]) for name, value in found[None][1].items())
+
+
+def test_a_clone_that_is_told_returns_acts_by_what_it_is_asked_for(tmp_path: Path) -> None:
+    """All states are alike, actions are the return: only the return can tell. The demonstrations' median is 0.7."""
+    returns = np.array([0.6, 0.7, 0.8, 0.0, 0.2, 1.0, 0.4])
+    data = trajectories_of([np.zeros((4, 2))] * 7, [np.full((4, 1), value) for value in returns], returns, safe=3)
+    generated = Generated(np.zeros((2, 3, 2), np.float32), np.full((2, 3, 1), 0.1, np.float32),
+                          np.array([[True, True, False], [True, False, False]]), np.full((2, 2), 0.1, np.float32))
+    source = CloningSource(data, np.ones(7, bool), generated)
+    assert len(source) == 4 * 7 + 3
+    batch = source.sample(64, 1, np.random.default_rng(0))
+    np.testing.assert_allclose(batch["returns"], batch["actions"][:, 0], atol=1e-6)
+    config = override(CONFIG, ("cloning.told_return=true", "cloning.steps=300", "cloning.learning_rate=0.01"))
+    learner = DspoLearner(SPECS, config)
+    learner.features.fit({"vector": np.array([[-1, -1], [1, 1]], np.float32)}, np.random.default_rng(0))
+    learner.fit(data)
+    for step in range(300):
+        learner.update(source.sample(64, 1, np.random.default_rng(step)))
+    learner.save(tmp_path / "checkpoint")
+    action = load_policy(tmp_path).act({"vector": np.zeros(2, np.float32)}).action
+    assert float(action[0]) == pytest.approx(0.7, abs=0.05)
 
 
 def test_nothing_generated_trains_no_diffusion(split: Path, tmp_path: Path) -> None:

@@ -21,17 +21,28 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.policy import DspoPolicy
 from safe_policy_core.methods.dspo.stage import Stage
+from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.networks.actor import PlainActor
 from safe_policy_core.networks.optimiser import Optimiser, rate_at
 
 _CLIP = 10.0
+
+
+class AskedReturn(nn.Module):
+    """The return that the policy asks for, as a fraction of the range in the data; kept with the checkpoint."""
+
+    value: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.zeros(()))
 
 
 class DspoLearner(Stage):
@@ -46,14 +57,25 @@ class DspoLearner(Stage):
 
     def make_networks(self) -> dict[str, nn.Module]:
         settings = self.config.cloning
-        return {"actor": PlainActor(self.features.size, self.action_dim, settings.units, settings.layers)}
+        size = self.features.size + settings.told_return
+        networks: dict[str, nn.Module] = {"actor": PlainActor(size, self.action_dim, settings.units, settings.layers)}
+        return networks | ({"asked": AskedReturn()} if settings.told_return else {})
+
+    def fit(self, trajectories: Trajectories) -> None:
+        """Takes the return to ask for, the median of D^S's; before the first step."""
+        if self.config.cloning.told_return:
+            returns = trajectories.scaled_return(trajectories.returns[trajectories.safe])
+            cast(AskedReturn, self.networks["asked"]).value.fill_(float(np.median(returns)))
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """One gradient step. Raises `DatasetError` for a batch of another source."""
-        if missing := sorted({"states", "actions"} - batch.keys()):
+        if missing := sorted({"states", "actions", "returns"} - batch.keys()):
             raise DatasetError(f"batch: {missing[0]}: missing; dspo does not learn online")
         self.step += 1
-        states, actions = (torch.as_tensor(batch[name], device=self.device) for name in ("states", "actions"))
+        states, actions, returns = (torch.as_tensor(batch[name], device=self.device) for name in
+                                    ("states", "actions", "returns"))
+        if self.config.cloning.told_return:
+            states = torch.cat([states, returns[:, None]], 1)
         actor = cast(PlainActor, self.networks["actor"])
         actor.update_statistics(states)
         loss = (actor(states).mean - actions).square().sum(-1).mean()
@@ -62,7 +84,8 @@ class DspoLearner(Stage):
 
     def policy(self) -> DspoPolicy:
         """A policy that shares the weights in training."""
-        return DspoPolicy(self.features, self.networks["actor"], self.specs, self.device)
+        asked = cast(AskedReturn, self.networks["asked"]).value if self.config.cloning.told_return else None
+        return DspoPolicy(self.features, self.networks["actor"], self.specs, self.device, asked)
 
     @staticmethod
     def pretrain(data: Path, out: Path, config: DspoConfig, seed: int, device: str, resume: bool, checkpoint_every: int,

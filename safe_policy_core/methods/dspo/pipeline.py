@@ -142,7 +142,9 @@ class DspoRun:
         if settings.recalled is not None:
             recorded = recorded | recalled(self.trajectories, self.signals(), settings.recalled)
         source = CloningSource(self.trajectories, recorded, generated)
-        found = self._train(self._with_features(DspoLearner), source, settings.steps, settings.batch, 1, self.out)
+        learner = self._with_features(DspoLearner)
+        learner.fit(self.trajectories)
+        found = self._train(learner, source, settings.steps, settings.batch, 1, self.out)
         return {"recalled": int(recorded.sum() - self.trajectories.safe.sum()), **found}
 
     def _with_features(self, kind: type[Any]) -> Any:

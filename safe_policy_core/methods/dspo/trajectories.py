@@ -121,9 +121,8 @@ def ranks(signals: np.ndarray) -> np.ndarray:
 def recalled(trajectories: Trajectories, signals: np.ndarray, quantile: float) -> np.ndarray:
     """(E,) bool: the unlabelled whose signal is at least this quantile of D^S's.
 
-    signals: (E,) z of every trajectory. The poor ones are taken too: they are the most certainly safe, and show what
-    a slower driver does where the fast come into danger (CarCircle1, two seeds, layouts for choosing: 0.47 / 0.07 and
-    0.48 / 0.39 with them, 0.54 / 1.2 and 0.60 / 2.8 with those alone that earned as much as a demonstration).
+    signals: (E,) z of every trajectory. Also those that earned less than any demonstration; `CloningConfig.told_return`
+    tells the clone which they are.
     """
     return ~trajectories.safe & (signals >= np.quantile(signals[trajectories.safe], quantile))
 
@@ -211,17 +210,24 @@ class CloningSource:
         self.specs, self._hash = trajectories.specs, trajectories.hash
         rows = np.repeat(recorded, trajectories.lengths)
         self._states, self._actions = trajectories.states[rows], trajectories.actions[rows]
+        self._returns = np.repeat(trajectories.scaled_return(trajectories.returns), trajectories.lengths)[rows]
         if generated is not None:
             self._states = np.concatenate([self._states, generated.states[generated.mask]])
             self._actions = np.concatenate([self._actions, generated.actions[generated.mask]])
+            asked = np.repeat(generated.conditions[:, 0], generated.mask.sum(1))
+            self._returns = np.concatenate([self._returns, asked.astype(np.float32)])
 
     def __len__(self) -> int:
         return len(self._states)
 
     def data_hash(self) -> str:
-        return hashlib.sha256(self._hash.encode() + self._states.tobytes() + self._actions.tobytes()).hexdigest()
+        parts = (self._states, self._actions, self._returns)
+        return hashlib.sha256(self._hash.encode() + b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """states (B, size), actions (B, action_dim); `length` is not used, a step stands alone."""
+        """states (B, size), actions (B, action_dim), returns (B,), of the whole trajectory as a fraction of the range.
+
+        `length` is not used, a step stands alone.
+        """
         index = rng.integers(0, len(self._states), batch)
-        return {"states": self._states[index], "actions": self._actions[index]}
+        return {"states": self._states[index], "actions": self._actions[index], "returns": self._returns[index]}
