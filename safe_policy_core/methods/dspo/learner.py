@@ -30,19 +30,30 @@ from safe_policy_core.methods.dspo.policy import DspoPolicy
 from safe_policy_core.methods.dspo.stage import Stage
 from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.networks.actor import PlainActor
+from safe_policy_core.networks.distributions import BoundedGaussian
+from safe_policy_core.networks.mlp import relu_mlp
 from safe_policy_core.networks.optimiser import Optimiser, rate_at
 
 _CLIP = 10.0
+_RETURN_UNIT = 0.1
+"""What a clone is told is how far the return is from the one to ask for, in tenths of the range in the data.
+Standardised, it would name the trajectory where those that are cloned earned nearly the same."""
 
 
-class AskedReturn(nn.Module):
-    """The return that the policy asks for, as a fraction of the range in the data; kept with the checkpoint."""
+class ToldActor(PlainActor):
+    """A `PlainActor` that is also told how far from the return asked for the trajectory's is; 0 when it acts."""
 
-    value: Tensor
+    asked: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("value", torch.zeros(()))
+    def __init__(self, inputs: int, action_dim: int, units: int, layers: int) -> None:
+        super().__init__(inputs, action_dim, units, layers)
+        self.network = relu_mlp(inputs + 1, 2 * action_dim, units, layers)
+        self.register_buffer("asked", torch.zeros(()))
+
+    def forward(self, state: Tensor, returns: Tensor | None = None) -> BoundedGaussian:
+        """returns: (...) of the trajectories, as fractions of the range in the data."""
+        told = state.new_zeros(state.shape[:-1]) if returns is None else (returns - self.asked) / _RETURN_UNIT
+        return BoundedGaussian(self.network(torch.cat([self.standardiser(state), told[..., None]], -1)))
 
 
 class DspoLearner(Stage):
@@ -57,15 +68,14 @@ class DspoLearner(Stage):
 
     def make_networks(self) -> dict[str, nn.Module]:
         settings = self.config.cloning
-        size = self.features.size + settings.told_return
-        networks: dict[str, nn.Module] = {"actor": PlainActor(size, self.action_dim, settings.units, settings.layers)}
-        return networks | ({"asked": AskedReturn()} if settings.told_return else {})
+        kind = ToldActor if settings.told_return else PlainActor
+        return {"actor": kind(self.features.size, self.action_dim, settings.units, settings.layers)}
 
     def fit(self, trajectories: Trajectories) -> None:
         """Takes the return to ask for, the median of D^S's; before the first step."""
         if self.config.cloning.told_return:
             returns = trajectories.scaled_return(trajectories.returns[trajectories.safe])
-            cast(AskedReturn, self.networks["asked"]).value.fill_(float(np.median(returns)))
+            cast(ToldActor, self.networks["actor"]).asked.fill_(float(np.median(returns)))
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:
         """One gradient step. Raises `DatasetError` for a batch of another source."""
@@ -74,18 +84,16 @@ class DspoLearner(Stage):
         self.step += 1
         states, actions, returns = (torch.as_tensor(batch[name], device=self.device) for name in
                                     ("states", "actions", "returns"))
-        if self.config.cloning.told_return:
-            states = torch.cat([states, returns[:, None]], 1)
         actor = cast(PlainActor, self.networks["actor"])
         actor.update_statistics(states)
-        loss = (actor(states).mean - actions).square().sum(-1).mean()
+        action = actor(states, returns) if self.config.cloning.told_return else actor(states)
+        loss = (action.mean - actions).square().sum(-1).mean()
         norm = self.optimisers["actor"].step(loss, rate=rate_at(self.step, decay=self.config.cloning.steps))
         return {"cloning_loss": float(loss.detach()), "gradient_norm": norm}
 
     def policy(self) -> DspoPolicy:
         """A policy that shares the weights in training."""
-        asked = cast(AskedReturn, self.networks["asked"]).value if self.config.cloning.told_return else None
-        return DspoPolicy(self.features, self.networks["actor"], self.specs, self.device, asked)
+        return DspoPolicy(self.features, self.networks["actor"], self.specs, self.device)
 
     @staticmethod
     def pretrain(data: Path, out: Path, config: DspoConfig, seed: int, device: str, resume: bool, checkpoint_every: int,
