@@ -7,10 +7,11 @@ diffusion generates and the demonstrations.
 Deviations from the paper: q(r | z) is trained on paired data (after eq. 5, `return_agnostic`), its expectations are
 over balanced batches (`discriminator_stage`), attention is scaled by 1/sqrt(d) (3.1, `discriminator`), long
 trajectories are seen in pieces, and a number beside every generated step says whether the episode still lasts
-(`diffusion_stage`). Discriminators are shown changes of state (`inputs`), a trajectory is judged by one that was not
-trained on it (`folds`), and the diffusion is conditioned on the rank of the signal. In the preset "small" the
-discriminator is an MLP and the U-Net predicts clean values (`config`); "full" has the paper's in both. Recorded
-trajectories that the discriminator recalls can be cloned too (`CloningConfig.recalled`).
+(`diffusion_stage`). Discriminators are shown changes of state (`inputs`) and, of D^U, rivals of the demonstrations
+(`opposite`), a trajectory is judged by one that was not trained on it (`folds`), and the diffusion is conditioned on
+the rank of the signal. In the preset "small" the discriminator is an MLP and the U-Net predicts clean values
+(`config`); "full" has the paper's in both. The preset "recalled" has no diffusion: it clones the recorded trajectories
+that the discriminator recalls, and is told their returns (`CloningConfig`).
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from safe_policy_core.networks.mlp import relu_mlp
 from safe_policy_core.networks.optimiser import Optimiser, rate_at
 
 _CLIP = 10.0
-_RETURN_UNIT = 0.1
-"""What a clone is told is how far the return is from the one to ask for, in tenths of the range in the data.
+_RETURN_UNIT = 0.05
+"""What a clone is told is how far the return is from the one to ask for, in twentieths of the range in the data.
 Standardised, it would name the trajectory where those that are cloned earned nearly the same."""
 
 
