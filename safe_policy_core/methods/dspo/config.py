@@ -118,7 +118,7 @@ def full() -> DspoConfig:
 def recalled() -> DspoConfig:
     """No diffusion: cloned is what was recorded, the demonstrations and those that are judged as safe as they are.
 
-    In a quarter of the time (`results/dspo.md` has both).
+    `results/dspo.md` has both.
     """
     return DspoConfig(diffusion=DiffusionConfig(generated=0), cloning=CloningConfig(recalled=0.75, told_return=True))
 
