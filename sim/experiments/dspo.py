@@ -23,7 +23,7 @@ from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.data.split_safe import read_split, read_truth, split_safe
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import rollout
-from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
+from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig, recalled
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.pipeline import DspoRun
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
@@ -46,8 +46,6 @@ OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
         "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer",
         "dspo_recalled": "dspo"}
 """Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score)."""
-RECALLED = ("diffusion.generated=0", "cloning.recalled=0.75", "cloning.told_return=true")
-"""What "dspo_recalled" sets: the preset "recalled"."""
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the
 paper's inputs) elsewhere, where a place tells what is safe: PointCircle1's correlation is 0.37 from states and 0.23
@@ -169,7 +167,7 @@ class DspoExperiment:
         settings, _ = variants(config.discriminator)[OURS[method]]
         folder, config = split.parent / method, dataclasses.replace(config, discriminator=settings)
         if method == "dspo_recalled":
-            config = override(config, RECALLED)
+            config = recalled(config)
         DspoRun(split, folder, config, seed, check_device(self.device), progress=False).run()
         policy, env = load_policy(folder, self.device), TASKS[dataset].make_env()
         try:

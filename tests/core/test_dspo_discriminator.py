@@ -173,7 +173,7 @@ def test_safe_trajectories_of_low_return_are_recalled() -> None:
     found = []
     for settings in (plain, agnostic, rivals):
         qualities = []
-        for seed in range(2):
+        for seed in range(5):
             signals, truth = judged(settings, 150, seed)
             quality = discriminator_quality(signals[10:], truth[10:], signals[:10].min())
             qualities.append((quality.recall, quality.pearson))

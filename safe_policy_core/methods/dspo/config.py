@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 
@@ -115,12 +115,14 @@ def full() -> DspoConfig:
                       CloningConfig(steps=50_000))
 
 
-def recalled() -> DspoConfig:
+def recalled(config: DspoConfig | None = None) -> DspoConfig:
     """No diffusion: cloned is what was recorded, the demonstrations and those that are judged as safe as they are.
 
-    `results/dspo.md` has both.
+    All else is that of `config`. `results/dspo.md` has both.
     """
-    return DspoConfig(diffusion=DiffusionConfig(generated=0), cloning=CloningConfig(recalled=0.75, told_return=True))
+    config = config or DspoConfig()
+    return replace(config, diffusion=replace(config.diffusion, generated=0),
+                   cloning=replace(config.cloning, recalled=0.75, told_return=True))
 
 
 PRESETS = {"small": DspoConfig, "recalled": recalled, "full": full}
