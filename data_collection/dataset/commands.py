@@ -18,10 +18,13 @@ from data_collection.dataset.files import EPISODE_SUFFIXES, RECORDING_SUFFIXES, 
 from data_collection.dataset.manifest import MANIFEST, compare, write_manifest
 from data_collection.dataset.split_safe import SplitSafe
 from data_collection.dataset.summary import OUTCOMES, Row, outcome_counts, read_rows, summary
+from safe_policy_core.data.dsrl import DsrlDataset, find_dsrl_file, read_dsrl
 from safe_policy_core.data.labels import LabelLayer
+from safe_policy_core.data.sources import means_dsrl
 from safe_policy_core.errors import DatasetError, printable
 
 Folder = tyro.conf.Positional[Path]
+FolderOrFile = tyro.conf.Positional[Path]
 
 
 @dataclass
@@ -61,11 +64,17 @@ class Check:
 
 @dataclass
 class Info:
-    """What there is: episodes, steps, time, outcomes, tasks, operators, interventions, dropped messages."""
+    """What there is: episodes, steps, time, outcomes, tasks, operators, interventions, dropped messages; of a DSRL file
+    returns, costs, and what keeps the usual limits."""
 
-    folder: Folder
+    folder: FolderOrFile
+    """Folder of episodes; or one DSRL file, by path, name or task."""
 
     def run(self) -> dict[str, Any]:
+        if (dsrl := _dsrl(self.folder)) is not None:
+            from data_collection.dataset import dsrl_file
+
+            return dsrl_file.summary(*dsrl)
         rows, bad = read_rows(self.folder)
         return {"folder": str(self.folder), **summary(rows), "bad": _relative(self.folder, bad)}
 
@@ -74,14 +83,22 @@ class Info:
 class Validate:
     """Whether whole files are sensible training data: bounds, timing, workspace, labels, pictures, equal specs."""
 
-    folder: Folder
+    folder: FolderOrFile
+    """Folder of episodes; or one DSRL file, by path, name or task."""
 
     def run(self) -> dict[str, Any]:
         """Looks at every episode. Exit code 1 where a person should look, too."""
+        if (dsrl := _dsrl(self.folder)) is not None:
+            from data_collection.dataset import dsrl_file
+
+            found = list(dsrl_file.doubts(*dsrl))
+            end = f"{len(dsrl[1])} episodes: " + (f"{len(found)} things to look at" if found else "nothing to look at")
+            return {"file": str(dsrl[0]), "episodes": len(dsrl[1]), "doubts": found, "_text": "\n".join([*found, end]),
+                    "_exit_code": 1 if found else 0}
         from data_collection.dataset.validate import differing_specs, doubts
 
-        rows, found = read_rows(self.folder)
-        lines = {path: [problem] for path, problem in found.items()}
+        rows, broken = read_rows(self.folder)
+        lines = {path: [problem] for path, problem in broken.items()}
         for row in tqdm(rows, desc="validate", unit="episode", disable=None):
             if doubtful := doubts(row):
                 lines[row.path] = doubtful
@@ -95,13 +112,21 @@ class Validate:
 
 @dataclass
 class Plot:
-    """Writes PNG pictures: reward against cost, the distribution as FOSP's Figure 10, workspace heat map, actions."""
+    """Writes PNG pictures: reward against cost, the distribution as FOSP's Figure 10, workspace heat map, actions; of a
+    DSRL file the reward-cost plane and actions."""
 
-    folder: Folder
+    folder: FolderOrFile
+    """Folder of episodes; or one DSRL file, by path, name or task."""
     out: Path | None = None
-    """Folder for the pictures; FOLDER/plots when not given."""
+    """Folder for the pictures; when not given plots, in that folder or beside the file."""
 
     def run(self) -> dict[str, Any]:
+        if (dsrl := _dsrl(self.folder)) is not None:
+            from data_collection.dataset import dsrl_file
+
+            path, dataset = dsrl
+            drawn = dsrl_file.write_plots(path, dataset, self.out or path.parent / "plots")
+            return {"plots": [str(picture) for picture in drawn], "episodes": len(dataset)}
         from data_collection.dataset.plots import write_plots
 
         rows, bad = _usable(self.folder)
@@ -281,6 +306,16 @@ class Dataset:
 
     def run(self) -> dict[str, Any]:
         return self.tool.run()
+
+
+def _dsrl(place: Path) -> tuple[Path, DsrlDataset] | None:
+    """The DSRL file that is meant, read, or None for a folder."""
+    if not means_dsrl(str(place)):
+        if place.is_file():
+            raise DatasetError(f"{place}: expected a folder of episodes, or a DSRL file")
+        return None
+    path = find_dsrl_file(place)
+    return path, read_dsrl(path)
 
 
 def _usable(folder: Path) -> tuple[list[Row], dict[Path, str]]:

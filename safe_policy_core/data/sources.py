@@ -34,7 +34,7 @@ def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore 
     Raises `DatasetError`, also for several DSRL files: their episodes belong to different tasks.
     """
     names = [str(path) for path in paths]
-    dsrl = [name for name in names if is_dsrl_file(name) or (not Path(name).exists() and _names_dsrl(name))]
+    dsrl = [name for name in names if means_dsrl(name)]
     if not dsrl:
         return EpisodeStore(paths, skip_broken=skip_broken)
     if len(names) > 1:
@@ -42,7 +42,10 @@ def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore 
     return read_dsrl(find_dsrl_file(dsrl[0]))
 
 
-def _names_dsrl(name: str) -> bool:
-    """Whether something that is no path can be a file in `$DSRL_DATASET_DIR`."""
+def means_dsrl(name: str) -> bool:
+    """Whether a DSRL file is meant: by what it contains, or, where there is no such path, by a name that
+    `$DSRL_DATASET_DIR` may know."""
+    if Path(name).exists():
+        return is_dsrl_file(name)
     tasks = load_tasks()
     return name in tasks or any(name == task.file for task in tasks.values())

@@ -126,7 +126,8 @@ class Orbiting:
 
     def __init__(self, env: SafetyGymnasiumEnv, rng: np.random.Generator) -> None:
         width = float(rng.uniform(0.5, 0.85) if rng.random() < self.NARROW else rng.uniform(0.85, 1.5))
-        self.style = {"width": width, "length": float(rng.uniform(max(width, 1), 1.5)),
+        walls: int = env.simulation.task.sigwalls.num  # 4: across both axes (Circle2)
+        self.style = {"width": width, "length": width if walls == 4 else float(rng.uniform(max(width, 1), 1.5)),
                       "speed": float(rng.uniform(0.4, 1.5)), "noise": float(rng.choice(NOISE))}
         self._sensors, self._noise = Sensors(env), ActionNoise(2, self.style["noise"], rng, memory=0)
 

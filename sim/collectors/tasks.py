@@ -40,6 +40,8 @@ TASKS = {task.name: task for task in (
     CollectionTask("PointGoal1", "SafetyPointGoal1Gymnasium-v0", "field:Seeking", 1000),
     CollectionTask("PointCircle1", "SafetyPointCircle1Gymnasium-v0", "gait:Gait", 500),
     CollectionTask("CarCircle1", "SafetyCarCircle1Gymnasium-v0", "field:Orbiting", 500),
+    CollectionTask("CarCircle2", "SafetyCarCircle2Gymnasium-v0", "field:Orbiting", 500),
+    CollectionTask("HalfCheetahVelocity", "SafetyHalfCheetahVelocityGymnasium-v1", "gait:Gait", 1000),
     CollectionTask("HopperVelocity", "SafetyHopperVelocityGymnasium-v1", "gait:Gait", 1000),
     CollectionTask("SwimmerVelocity", "SafetySwimmerVelocityGymnasium-v1", "gait:Gait", 1000),
     CollectionTask("Walker2dVelocity", "SafetyWalker2dVelocityGymnasium-v1", "gait:Gait", 1000),
