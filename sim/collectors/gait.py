@@ -26,8 +26,9 @@ NOISE = (0.0, 0.1, 0.2, 0.4)
 could else imitate the noise better than the policy."""
 GAIN = (0.4, 1.1)
 """What a policy's actions are multiplied by, drawn for each episode."""
-FALLS = {"SafetyHopperVelocity-v1": ((0.8, 1.1), 0.25), "SafetyWalker2dVelocity-v1": ((0.8, 1.1), 0.25)}
-"""What falls by less than that: another range of gains, and a factor on the noise."""
+FRAIL = {"SafetyHopperVelocity-v1": ((0.8, 1.1), 0.25), "SafetyWalker2dVelocity-v1": ((0.8, 1.1), 0.25),
+         "SafetyHalfCheetahVelocity-v1": ((0.8, 1.1), 1.0)}
+"""What falls (the Cheetah: stands still) by less than that: another range of gains, and a factor on the noise."""
 DIGITS = 5
 
 
@@ -86,7 +87,7 @@ class Gait:
         # From the cheapest on: drawn from all alike, hardly any would be safe.
         gaits = sorted(read_gaits(env.env_id), key=lambda gait: (gait.cost, -gait.reward))
         among = max(len(gaits) // 4, 1) if rng.random() < CHEAP else len(gaits)
-        gains, steadiness = FALLS.get(env.env_id, (GAIN, 1.0))
+        gains, steadiness = FRAIL.get(env.env_id, (GAIN, 1.0))
         self.style = {"gait": float(rng.integers(among)), "gain": float(rng.uniform(*gains)),
                       "noise": steadiness * float(rng.choice(NOISE))}
         self._policy = gaits[int(self.style["gait"])]
