@@ -107,16 +107,19 @@ def layout_of(states: np.ndarray) -> Layout:
 
 
 def play(env: SafeReachEnv, states: np.ndarray, actions: np.ndarray) -> Played:
-    """(T, 25) states, (T, 6) actions, from the first state's pose in the scene that the states show."""
+    """(T, 25) states, (T, 6) actions, from the first state's pose in the scene that the states show.
+
+    All actions are played, the last too, with which the reward for reaching comes; of where it leads nothing is known.
+    """
     observation, _ = env.start(layout_of(states), 0, Pose.from_vector(states[0, :_POSE], np.array(NOMINAL_QUATERNION)))
     tool, cost, reward = [observation["pose"][:3]], 0.0, 0.0
-    for action in actions[:-1]:
+    for action in actions:
         observation, gained, lost, terminated, truncated, _ = env.step(np.clip(action, -1, 1).astype(np.float32))
         tool.append(observation["pose"][:3])
         cost, reward = cost + lost, reward + gained
         if terminated or truncated:
             break
-    return Played(states[:len(tool)], np.array(tool), cost, reward)
+    return Played(states[:len(tool)], np.array(tool[:len(states)]), cost, reward)
 
 
 def summary(played: list[Played]) -> dict[str, float]:

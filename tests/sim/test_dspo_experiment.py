@@ -10,6 +10,8 @@ from safe_policy_core.interfaces import Spec, Specs
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
 from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.methods.overrides import override
+from sim.collectors.collect import collect
+from sim.collectors.tasks import TASKS
 from sim.experiments import dspo_figure3
 from sim.experiments.dspo import DspoExperiment, append_quality, read_quality, settings_of, subset, together, variants
 from sim.experiments.dspo_generated import layout_of, play
@@ -45,6 +47,21 @@ def test_played_actions_lead_where_they_led() -> None:
         assert right.error.max() < REPLAY_TOLERANCE
         wrong = play(env, np.array(states[:-1]), -np.array(actions))
         assert wrong.error.max() > 5 * REPLAY_TOLERANCE
+    finally:
+        env.close()
+
+
+def test_recorded_demonstrations_reach_when_played(tmp_path: Path) -> None:
+    """The reward comes with the last action, which must be played too."""
+    recorded = collect(TASKS["SafeReach"], 2, 0, tmp_path / "data.hdf5")
+    assert (recorded.returns > 0).all()
+    env = SafeReachEnv("original", images=False)
+    try:
+        for begin, end in zip(recorded.starts[:-1], recorded.starts[1:], strict=True):
+            played = play(env, recorded.observations[begin:end], recorded.actions[begin:end])
+            assert played.reward > 0
+            assert len(played.error) == end - begin
+            assert played.error.max() < REPLAY_TOLERANCE
     finally:
         env.close()
 
