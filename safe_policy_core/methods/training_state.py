@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,13 +39,16 @@ def save_state(learner: InTraining, directory: Path | str, modules: Mapping[str,
 
 
 def load_state(learner: InTraining, directory: Path | str, modules: Mapping[str, nn.Module],
-               optimisers: Mapping[str, Optimiser]) -> None:
+               optimisers: Mapping[str, Optimiser],
+               trained_with: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> None:
     """Inverse of `save_state`, `learner.step` included.
 
+    trained_with: what of a configuration's JSON the training depends on; None: all of it.
     Raises `CheckpointError` naming the field or tensor that differs.
     """
+    relevant = trained_with or (lambda config: to_json(from_json(type(learner.config), config)))
     tensors, manifest = load_checkpoint(directory, method=learner.method, specs=learner.specs)
-    given, mine = to_json(from_json(type(learner.config), manifest["config"])), to_json(learner.config)
+    given, mine = relevant(manifest["config"]), relevant(to_json(learner.config))
     if different := [name for name, value in mine.items() if given[name] != value]:
         raise CheckpointError(f"{directory}: config.{different[0]}: expected {mine[different[0]]}, the checkpoint has "
                               f"{given[different[0]]}")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import h5py
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from safe_policy_core import cli
-from safe_policy_core.checkpoint import load_checkpoint
+from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint, read_manifest
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
 from safe_policy_core.data.episodes import EpisodeStore, read_episode, write_episode
 from safe_policy_core.data.labels import recording_id
@@ -16,12 +17,16 @@ from safe_policy_core.data.scores import read_scores
 from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, read_split, read_truth, split_safe
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.evaluation import evaluate
+from safe_policy_core.methods.dspo.config import DspoConfig
+from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage
+from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.features import FeatureMap
 from safe_policy_core.methods.dspo.learner import DspoLearner
 from safe_policy_core.methods.dspo.pipeline import DspoRun
 from safe_policy_core.methods.dspo.trajectories import CloningSource, Generated, recalled
 from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.registry import load_policy
+from safe_policy_core.training.offline import save_training
 from tests.core.dspo_rig import CONFIG, SPECS, trajectories_of
 from tests.core.point_env import PointEnv, ScriptedPolicy, demonstrations, image_episode
 
@@ -199,6 +204,83 @@ def test_stages_refuse_what_is_of_another_run(split: Path, tmp_path: Path) -> No
         run.run(["clone"])
 
 
+@pytest.fixture
+def copied(whole: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(whole, tmp_path / "copied"))
+
+
+def changed(*settings: str) -> DspoConfig:
+    return override(CONFIG, settings)
+
+
+def weights_of(run: Path) -> list[str]:
+    return [load_checkpoint(run / stage)[1]["sha256"] for stage in ("discriminator", "diffusion")]
+
+
+def test_what_is_trained_serves_other_settings_of_later_stages(blind: Path, whole: Path, copied: Path) -> None:
+    config = changed("diffusion.sampling_steps=10", "diffusion.sampling_eta=1", "diffusion.generated=3",
+                     "diffusion.guidance=1", "diffusion.signal_quantile=0", "cloning.units=8")
+    with pytest.raises(DatasetError, match=r"guidance: expected 1.0, it was made with 1.2; run the stage generate"):
+        DspoRun(blind, copied, config, progress=False).run(["clone"])
+    result = DspoRun(blind, copied, config, progress=False).run(["discriminator", "label", "diffusion", "generate"])
+    assert result["generate"]["trajectories"] == 3
+    assert weights_of(copied) == weights_of(whole)
+    shutil.rmtree(copied / "checkpoint")
+    DspoRun(blind, copied, config, progress=False).run(["clone"])
+
+
+@pytest.mark.parametrize(("setting", "stage"), [
+    ("discriminator.units=8", "label"), ("discriminator.steps=5", "generate"), ("diffusion.ema=0.9", "generate"),
+    ("image_features=3", "label"), ("cloning.units=8", "clone")])
+def test_what_a_stage_was_trained_with_is_refused_when_it_differs(setting: str, stage: str, blind: Path, copied: Path
+                                                                  ) -> None:
+    name = setting.partition("=")[0]
+    with pytest.raises(CheckpointError, match=rf"config.{name}: expected"):
+        DspoRun(blind, copied, changed(setting), progress=False).run([stage])
+
+
+@pytest.mark.parametrize("stage", ["discriminator", "label", "diffusion", "generate", "clone"])
+def test_stages_refuse_another_seed_and_another_split(stage: str, source: Path, blind: Path, copied: Path,
+                                                      tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"seed: "):
+        DspoRun(blind, copied, CONFIG, seed=1, progress=False).run([stage])
+    split_safe((source,), tmp_path / "other", demonstrations=5, seed=2)
+    with pytest.raises(CheckpointError, match=r"data_hash: "):
+        DspoRun(tmp_path / "other", copied, CONFIG, progress=False).run([stage])
+
+
+def test_features_come_from_the_discriminator(blind: Path, copied: Path) -> None:
+    """Not from a new fit, whose choice of observations another version may make otherwise."""
+    stage = DiscriminatorStage.restored(copied / "discriminator")
+    stage.features.high += 1
+    checkpoint = copied / "discriminator" / "checkpoint"
+    save_training(stage, checkpoint, "", read_manifest(checkpoint)["data_hash"], {})
+    before = DspoRun(blind, copied / "new", CONFIG, progress=False).trajectories.states.max()
+    assert DspoRun(blind, copied, CONFIG, progress=False).trajectories.states.max() < before
+
+
+def test_an_unfinished_stage_is_not_gone_on_from(blind: Path, copied: Path) -> None:
+    for stage, following in (("diffusion", "generate"), ("discriminator", "label")):
+        annotate_checkpoint(copied / stage, step=3)
+        with pytest.raises(CheckpointError, match=rf"{stage}.*step: expected 4, the checkpoint has 3"):
+            DspoRun(blind, copied, CONFIG, progress=False).run([following])
+
+
+def test_a_stage_that_is_done_is_not_done_again(blind: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {name: (copied / name).stat().st_mtime_ns for name in ("signals.json", "generated.hdf5")}
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("done again")
+
+    for kind, name in ((DiscriminatorStage, "judge"), (DiscriminatorStage, "update"), (DiffusionStage, "update"),
+                       (DiffusionStage, "generate"), (DspoLearner, "update")):
+        monkeypatch.setattr(kind, name, never)
+    result = DspoRun(blind, copied, CONFIG, progress=False).run()
+    assert result["generate"]["trajectories"] == CONFIG.diffusion.generated
+    assert {name: (copied / name).stat().st_mtime_ns for name in kept} == kept
+
+
 def test_features_of_images_and_vectors() -> None:
     """In [-1, 1] over the data; vectors come back in their units; similar pictures have similar components."""
     store = EpisodeStore()
@@ -296,7 +378,12 @@ def test_nothing_generated_trains_no_diffusion(split: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("setting", "named"), [
     ("cloning.recalled=1.5", r"cloning.recalled: expected .*, got 1.5"),
-    ("diffusion.generated=-1", r"diffusion.generated: expected a count, got -1")])
+    ("diffusion.generated=-1", r"diffusion.generated: expected a count, got -1"),
+    ("diffusion.diffusion_steps=2", r"diffusion.sampling_steps: expected 1 to diffusion.diffusion_steps, 2, got 3"),
+    ("diffusion.sampling_steps=0", r"diffusion.sampling_steps: expected 1 to .*, got 0"),
+    ("diffusion.sampling_eta=2", r"diffusion.sampling_eta: expected a number from 0 to 1, got 2.0"),
+    ("diffusion.signal_quantile=-1", r"diffusion.signal_quantile: expected .*, got -1.0"),
+    ("diffusion.horizon=9", r"diffusion.horizon: expected a multiple of 2, .*, got 9")])
 def test_a_wrong_setting_is_named_before_anything_is_trained(setting: str, named: str, split: Path, tmp_path: Path
                                                              ) -> None:
     with pytest.raises(ConfigurationError, match=named):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from safe_policy_core.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
@@ -79,6 +81,10 @@ class DiffusionConfig:
     """0: DDIM. 1 with as many sampling steps as diffusion steps: DDPM."""
 
 
+ASKED_LATER = ("guidance", "signal_quantile", "generated", "sampling_steps", "sampling_eta")
+"""Settings of `DiffusionConfig` that are asked of a trained diffusion: no part of its training depends on them."""
+
+
 @dataclass(frozen=True)
 class CloningConfig:
     """Stage 3: behaviour cloning on D^S and D^G."""
@@ -104,6 +110,28 @@ class DspoConfig:
     cloning: CloningConfig = field(default_factory=CloningConfig)
     image_features: int = 32
     """Principal components that stand for an image."""
+
+
+def check(config: DspoConfig) -> None:
+    """Raises `ConfigurationError` for settings that would fail in a later stage, with what was trained before lost."""
+    diffusion, recalled_from = config.diffusion, config.cloning.recalled
+    stride = 2 ** (len(diffusion.multipliers) - 1) if diffusion.multipliers else 1
+    settings = {
+        "cloning.recalled": ("a number from 0 to 1, or none", recalled_from,
+                             recalled_from is None or 0 <= recalled_from <= 1),
+        "diffusion.generated": ("a count", diffusion.generated, diffusion.generated >= 0),
+        "diffusion.horizon": (f"a multiple of {stride}, by the number of multipliers", diffusion.horizon,
+                              diffusion.horizon > 0 and diffusion.horizon % stride == 0),
+        "diffusion.diffusion_steps": ("at least 1", diffusion.diffusion_steps, diffusion.diffusion_steps >= 1),
+        "diffusion.sampling_steps": (f"1 to diffusion.diffusion_steps, {diffusion.diffusion_steps}",
+                                     diffusion.sampling_steps,
+                                     1 <= diffusion.sampling_steps <= diffusion.diffusion_steps),
+        "diffusion.sampling_eta": ("a number from 0 to 1", diffusion.sampling_eta, 0 <= diffusion.sampling_eta <= 1),
+        "diffusion.signal_quantile": ("a number from 0 to 1", diffusion.signal_quantile,
+                                      0 <= diffusion.signal_quantile <= 1)}
+    for name, (expected, got, fits) in settings.items():
+        if not fits:
+            raise ConfigurationError(f"{name}: expected {expected}, got {got}")
 
 
 def full() -> DspoConfig:

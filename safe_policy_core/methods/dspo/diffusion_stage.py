@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
-from safe_policy_core.methods.dspo.config import DspoConfig
+from safe_policy_core.methods.dspo.config import ASKED_LATER, DspoConfig
 from safe_policy_core.methods.dspo.stage import Stage
 from safe_policy_core.methods.dspo.trajectories import Generated, Trajectories, ranks
 from safe_policy_core.networks.diffusion import Denoiser, Diffusion, guided
@@ -32,6 +32,8 @@ class DiffusionStage(Stage):
     """
 
     method = "dspo_diffusion"
+    part = "diffusion"
+    asked_later = ASKED_LATER
 
     def __init__(self, specs: Specs, config: DspoConfig | None = None, seed: int = 0,
                  device: torch.device | str = "cpu") -> None:

@@ -33,6 +33,7 @@ class DiscriminatorStage(Stage):
     """
 
     method = "dspo_discriminator"
+    part = "discriminator"
 
     def __init__(self, specs: Specs, config: DspoConfig | None = None, seed: int = 0,
                  device: torch.device | str = "cpu") -> None:

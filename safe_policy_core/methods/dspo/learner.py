@@ -61,6 +61,7 @@ class DspoLearner(Stage):
     """Stage 3: L_BC = E_{D^S and D^G}[|pi(s) - a|^2], on batches of `CloningSource`."""
 
     method = "dspo"
+    part = "cloning"
 
     def __init__(self, specs: Specs, config: DspoConfig | None = None, seed: int = 0,
                  device: torch.device | str = "cpu") -> None:

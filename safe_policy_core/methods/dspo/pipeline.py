@@ -2,24 +2,28 @@
 
     discriminator/checkpoint, metrics.jsonl      signals.json      diffusion/checkpoint, metrics.jsonl
     generated.hdf5      checkpoint, metrics.jsonl (the policy)
+
+Each of these says what it was made from (data, seed, the weights before it, its own settings), and a stage refuses
+what is not of its run. Settings of later stages may change: what is before them stays good.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
-from safe_policy_core.checkpoint import RUN_FOLDER, read_manifest
+from safe_policy_core.checkpoint import RUN_FOLDER, find_checkpoint, read_manifest
 from safe_policy_core.data.split_safe import Split, read_split
-from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
-from safe_policy_core.methods.dspo.config import DspoConfig
+from safe_policy_core.errors import CheckpointError, DatasetError
+from safe_policy_core.methods.dspo.config import ASKED_LATER, DspoConfig, check
 from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, desired_conditions
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.learner import DspoLearner
@@ -37,6 +41,7 @@ from safe_policy_core.training.offline import train_offline
 
 STAGES = ("discriminator", "label", "diffusion", "generate", "clone")
 SIGNALS, GENERATED = "signals.json", "generated.hdf5"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,7 @@ class DspoRun:
 
     def run(self, stages: Sequence[str] = STAGES) -> dict[str, Any]:
         """The stages in their order; each returns what there is to say about it. Raises `UserError`s."""
-        quantile = self.config.cloning.recalled
-        if quantile is not None and not 0 <= quantile <= 1:
-            raise ConfigurationError(f"cloning.recalled: expected a number from 0 to 1, or none, got {quantile}")
-        if self.config.diffusion.generated < 0:
-            raise ConfigurationError(f"diffusion.generated: expected a count, got {self.config.diffusion.generated}")
+        check(self.config)
         steps: dict[str, Callable[[], dict[str, Any]]] = {
             "discriminator": self._discriminator, "label": self._label, "diffusion": self._diffusion,
             "generate": self._generate, "clone": self._clone}
@@ -72,10 +73,20 @@ class DspoRun:
 
     @cached_property
     def trajectories(self) -> Trajectories:
-        """D^S and D^U, as features whose ranges are those of this data."""
+        """D^S and D^U, as features of the discriminator in `out`, or, where there is none, fitted to this data.
+
+        Raises `CheckpointError` for a discriminator of another seed or other data.
+        """
         split, stage = self._split, self._first
-        fit_features(stage.features, split.safe, split.unlabelled, self.seed)
-        return joined(gather(split.safe, stage.features, True), gather(split.unlabelled, stage.features, False))
+        begun = self._begun("discriminator")
+        if begun:
+            stage.load(self._checkpoint("discriminator"))
+        else:
+            fit_features(stage.features, split.safe, split.unlabelled, self.seed)
+        found = joined(gather(split.safe, stage.features, True), gather(split.unlabelled, stage.features, False))
+        if begun:
+            self._require("discriminator", data_hash=found.hash)
+        return found
 
     @cached_property
     def _split(self) -> Split:
@@ -99,10 +110,18 @@ class DspoRun:
         """D^G as the stage "generate" wrote it, if any is asked for. Raises `DatasetError` for that of another run."""
         if not self.config.diffusion.generated:
             return None
-        generated, model = read_generated(self.out / GENERATED)
-        if model != self._hash("diffusion"):
-            raise DatasetError(f"{self.out / GENERATED}: of another diffusion; run the stage generate again")
+        generated, made_with = read_generated(self.out / GENERATED)
+        for name, value in self._generating().items():
+            if made_with.get(name) != value:
+                raise DatasetError(f"{self.out / GENERATED}: {name}: expected {value}, it was made with "
+                                   f"{made_with.get(name)}; run the stage generate again")
         return generated
+
+    def _generating(self) -> dict[str, Any]:
+        """What D^G depends on, ready for JSON."""
+        asked = {name: getattr(self.config.diffusion, name) for name in ASKED_LATER}
+        return {"discriminator": self._hash("discriminator"), "diffusion": self._hash("diffusion"),
+                "seed": self.seed, **asked}
 
     def _discriminator(self) -> dict[str, Any]:
         trajectories, settings = self.trajectories, self.config.discriminator
@@ -112,33 +131,39 @@ class DspoRun:
 
     def _label(self) -> dict[str, Any]:
         trajectories, stage = self.trajectories, self._first
-        stage.load(self.out / "discriminator" / RUN_FOLDER)
-        signals = np.array([signal for signal, _ in stage.judge(trajectories, held_out=True)])
-        _write_json(self.out / SIGNALS, {"data_hash": trajectories.hash, "discriminator": self._hash("discriminator"),
-                                         "safe": trajectories.safe.tolist(), "signals": signals.tolist()})
+        self._require("discriminator", step=self.config.discriminator.steps)
+        signals = self._kept(self.signals)
+        if signals is None:
+            stage.load(self._checkpoint("discriminator"))
+            signals = np.array([signal for signal, _ in stage.judge(trajectories, held_out=True)])
+            _write_json(self.out / SIGNALS, {
+                "data_hash": trajectories.hash, "discriminator": self._hash("discriminator"),
+                "safe": trajectories.safe.tolist(), "signals": signals.tolist()})
         safe = trajectories.safe
         return {"signals": str(self.out / SIGNALS), "mean_safe": float(signals[safe].mean()),
                 "mean_unlabelled": float(signals[~safe].mean()), "smallest_safe": float(signals[safe].min())}
 
     def _diffusion(self) -> dict[str, Any]:
-        settings = self.config.diffusion
-        return self._train(self._with_features(DiffusionStage), DiffusionSource(self.trajectories, self.signals()),
-                           settings.steps, settings.batch, settings.horizon, self.out / "diffusion")
+        settings, source = self.config.diffusion, DiffusionSource(self.trajectories, self.signals())
+        return self._train(self._with_features(DiffusionStage), source, settings.steps, settings.batch,
+                           settings.horizon, self.out / "diffusion")
 
     def _generate(self) -> dict[str, Any]:
+        trajectories, signals, settings = self.trajectories, self.signals(), self.config.diffusion
         stage = self._with_features(DiffusionStage)
-        stage.load(self.out / "diffusion" / RUN_FOLDER)
-        settings = self.config.diffusion
-        conditions = desired_conditions(self.trajectories, self.signals(), settings.generated, self.seed,
-                                        settings.signal_quantile)
-        generated = stage.generate(conditions, self.seed)
-        write_generated(self.out / GENERATED, generated, self._hash("diffusion"))
-        return {"generated": str(self.out / GENERATED), "trajectories": len(conditions),
+        stage.load(self._checkpoint("diffusion"))
+        self._require("diffusion", step=settings.steps, data_hash=DiffusionSource(trajectories, signals).data_hash())
+        generated = self._kept(self.generated)
+        if generated is None:
+            generated = stage.generate(desired_conditions(trajectories, signals, settings.generated, self.seed,
+                                                          settings.signal_quantile), self.seed)
+            write_generated(self.out / GENERATED, generated, self._generating())
+        return {"generated": str(self.out / GENERATED), "trajectories": len(generated.conditions),
                 "steps": int(generated.mask.sum())}
 
     def _clone(self) -> dict[str, Any]:
-        generated, settings = self.generated(), self.config.cloning
-        recorded = self.trajectories.safe
+        recorded, settings = self.trajectories.safe, self.config.cloning
+        generated = self.generated()
         if settings.recalled is not None:
             recorded = recorded | recalled(self.trajectories, self.signals(), settings.recalled)
         source = CloningSource(self.trajectories, recorded, generated)
@@ -163,27 +188,61 @@ class DspoRun:
                                 command=self.command)
         return {"checkpoint": str(checkpoint), "steps": steps, "metrics": metrics}
 
+    def _kept(self, read: Callable[[], T]) -> T | None:
+        """What a stage wrote already; None where it is to be done again, or not of this run."""
+        if self.resume:
+            with contextlib.suppress(DatasetError):
+                return read()
+        return None
+
+    def _checkpoint(self, stage: str) -> Path:
+        return self.out / stage / RUN_FOLDER
+
+    def _begun(self, stage: str) -> bool:
+        """Whether there is a checkpoint, or what a crash left of one."""
+        try:
+            find_checkpoint(self._checkpoint(stage))
+        except CheckpointError:
+            return False
+        return True
+
+    def _require(self, stage: str, **fields: Any) -> None:
+        """Raises `CheckpointError` when a stage's checkpoint is of another seed or has other `fields` in its manifest.
+
+        step: a stage that was interrupted has fewer.
+        """
+        if not self._begun(stage):
+            raise CheckpointError(f"{self._checkpoint(stage)}: no checkpoint; run the stage {stage} first")
+        manifest = read_manifest(self._checkpoint(stage))
+        for name, value in {"seed": self.seed, **fields}.items():
+            if manifest[name] != value:  # type: ignore[literal-required]
+                raise CheckpointError(f"{self._checkpoint(stage)}: {name}: expected {value!r}, the checkpoint has "
+                                      f"{manifest[name]!r}")  # type: ignore[literal-required]
+
     def _hash(self, stage: str) -> str:
-        return str(read_manifest(self.out / stage / RUN_FOLDER)["sha256"])
+        return str(read_manifest(self._checkpoint(stage))["sha256"])
 
 
-def write_generated(path: Path, generated: Generated, model: str) -> None:
-    """D^G as HDF5, atomically. model: SHA-256 of the diffusion's weights."""
+def write_generated(path: Path, generated: Generated, made_with: dict[str, Any]) -> None:
+    """D^G as HDF5, atomically. made_with: what it depends on, ready for JSON."""
     partial = path.with_name(f".{path.name}.tmp")
     with h5py.File(partial, "w") as file:
         for name, array in vars(generated).items():
             file.create_dataset(name, data=array, compression="gzip")
-        file.attrs["diffusion"] = model
+        file.attrs["made_with"] = json.dumps(made_with)
     partial.replace(path)
 
 
-def read_generated(path: Path) -> tuple[Generated, str]:
-    """Inverse of `write_generated`. Raises `DatasetError`."""
+def read_generated(path: Path) -> tuple[Generated, dict[str, Any]]:
+    """Inverse of `write_generated`. Raises `DatasetError`.
+
+    Older files do not say what they were made with.
+    """
     try:
         with h5py.File(path) as file:
             return Generated(*(file[name][()] for name in ("states", "actions", "mask", "conditions"))), \
-                str(file.attrs["diffusion"])
-    except (OSError, KeyError) as error:
+                json.loads(file.attrs.get("made_with", "{}"))
+    except (OSError, KeyError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}); run the stage generate first") from error
 
 
