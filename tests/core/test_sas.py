@@ -59,7 +59,7 @@ def test_energy_of_a_known_gaussian(bases: Path) -> None:
     states, raw = torch.randn(2, 6, 2, generator=draw), torch.randn(2, 6, 1, generator=draw)
     found = Imagined(Steps(states, raw.tanh(), torch.zeros(2, 6, 2)), raw, torch.randn(2, 6, 16, generator=draw),
                      torch.zeros(2, 6, 2))
-    normal = torch.randn(2, 5, learner.config.latent, generator=draw)
+    normal = torch.randn(3, 2, 5, learner.config.latent, generator=draw)
     change = (states.diff(dim=1) - heads.change_mean) / heads.change_scale
     state = Normal(torch.tensor([0.5, -1.0]), torch.tensor([0.2, -0.4]).exp()).log_prob(change).sum(-1)
     action = TransformedDistribution(Normal(0.3, np.exp(-0.7)), TanhTransform()).log_prob(raw.tanh())[:, 1:, 0]

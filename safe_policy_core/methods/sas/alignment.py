@@ -61,7 +61,8 @@ def prompt_begin(peak: int, length: int, steps: int) -> int:
 def step_energy(model: SasModel, found: Imagined, normal: Tensor, config: SasConfig) -> Tensor:
     """Energies of the imagined steps from the second on, (N, T - energy_steps).
 
-    rho(s_t, a_t) = rho_VAE(s_t) pi(a_t | s_t) (section 4), the first by its evidence bound.
+    rho(s_t, a_t) = rho_VAE(s_t) pi(a_t | s_t) (section 4), the first by its evidence bound. normal: (draws, N, T - 1,
+    latent).
     """
     states, actions = found.steps.states, found.steps.actions
     visited, _ = model.heads.evidence(found.features[:, :-1], states[:, :-1], actions[:, :-1], states[:, 1:], normal)
@@ -124,7 +125,7 @@ def imagined_courses(model: SasModel, config: SasConfig, state: Tensor, to_go: T
     count = imagined_steps(model, config)
     noise = Noise.draw(model, courses, count, generator)
     found = imagine(model, state, to_go, noise, prompt, config.told)
-    normal = torch.randn((courses, count - 1, config.latent), generator=generator).to(state.device)
+    normal = torch.randn((config.evidence_draws, courses, count - 1, config.latent), generator=generator).to(state.device)
     cost = found.received[..., 1].clamp(min=0).sum(1) / model.units[1]
     return Courses(found.steps, step_energy(model, found, normal, config), cost)
 

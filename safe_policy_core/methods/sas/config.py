@@ -34,6 +34,9 @@ class SasConfig:
     """Steps over which the occupancy of a pair is summed (C.2)."""
     discount: float = 0.99
     """gamma of the occupancy."""
+    evidence_draws: int = 32
+    """Draws of the latent over which a state's evidence bound is a mean. Of one, the choice of a course is mostly the
+    noise of that draw: V_t looks at signs of differences."""
 
     prompt_steps: int = 5
     """L, steps of a prompt (C.3)."""

@@ -46,15 +46,17 @@ class NextStateVae(nn.Module):
         return Decoded(parts[0], parts[1].clamp(*LOG_DEVIATION), parts[2])
 
     def evidence(self, context: Tensor, change: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """The evidence lower bound of log p(change | context) [nats], (...), with one draw of the latent.
+        """The evidence lower bound of log p(change | context) [nats], (...), a mean over draws of the latent.
 
-        Beside it what that draw says of reward and cost, (..., 2).
+        normal: (draws, ..., latent). Beside it what the draws say of reward and cost, (..., 2).
         """
         mean, log_deviation = self.encoder(torch.cat([context, change], -1)).chunk(2, -1)
         log_deviation = log_deviation.clamp(*LOG_DEVIATION)
         divergence = (0.5 * (mean.square() + (2 * log_deviation).exp() - 1) - log_deviation).sum(-1)
-        decoded = self.decode(context, mean + log_deviation.exp() * normal)
-        return normal_log_density(change, decoded.mean, decoded.log_deviation) - divergence, decoded.received
+        latent = mean + log_deviation.exp() * normal
+        decoded = self.decode(context.expand(*latent.shape[:-1], -1), latent)
+        likelihood = normal_log_density(change, decoded.mean, decoded.log_deviation).mean(0)
+        return likelihood - divergence, decoded.received.mean(0)
 
 
 class PredictiveHeads(nn.Module):
@@ -110,7 +112,7 @@ class PredictiveHeads(nn.Module):
                  ) -> tuple[Tensor, Tensor]:
         """Bound of log p(s_{t+1} | s_t, a_t, z_t) [nats] of the change in units of `change_scale`, (...).
 
-        Beside it reward and cost in units of `received_scale`, (..., 2).
+        normal: (draws, ..., latent). Beside it reward and cost in units of `received_scale`, (..., 2).
         """
         change = (following - state - self.change_mean) / self.change_scale
         return self.vae.evidence(torch.cat([feature, state, action], -1), change, normal)

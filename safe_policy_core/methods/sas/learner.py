@@ -83,7 +83,7 @@ class SasLearner(OfflineLearner):
         feature, state, action = (value[:, :-1][followed] for value in
                                   (self.model.features(windows), windows.observations, windows.actions))
         received = torch.stack([windows.rewards, windows.costs], -1)[:, :-1][followed]
-        normal = torch.randn(len(state), self.config.latent, device=self.device)
+        normal = torch.randn(1, len(state), self.config.latent, device=self.device)
         evidence, predicted = heads.evidence(feature, state, action, windows.observations[:, 1:][followed], normal)
         found = {"next_state": -evidence.mean(),
                  "received": (predicted - received / heads.received_scale).square().sum(-1).mean()}
