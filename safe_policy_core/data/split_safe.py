@@ -23,8 +23,9 @@ from safe_policy_core.data.sources import open_data
 from safe_policy_core.errors import ConfigurationError, DatasetError
 
 SAFE, UNLABELLED, SCORING = "safe", "unlabelled", "scoring.json"
-KEPT_METADATA = ("specs", "task", "seed", "layout", "limits", "calibration", "success", "software", "env_id")
-"""Of an episode's metadata. Its behaviour, its style and whether there was a violation are left out."""
+KEPT_METADATA = ("specs", "task", "limits", "calibration")
+"""Of an episode's metadata. What came of it is left out, and what tells when it was recorded: seeds, scenes and
+versions come in blocks, as a collection goes through one behaviour after another."""
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     episodes = demonstrations(16) + demonstrations(8, ScriptedPolicy(-0.6), first_seed=100)
     for index, episode in enumerate(episodes):
         violation = bool(episode.cost.any())
-        episode.metadata |= {"violation": violation, "behavior": "unsafe" if violation else "safe"}
+        episode.metadata |= {"violation": violation, "behavior": "unsafe" if violation else "safe",
+                             "layout": {"seed": index}, "limits": {"rate": 20}, "software": {"made": str(violation)},
+                             "success": not violation, "seed": index + 1000 * violation}
         write_episode(folder / f"{episode.metadata['behavior']}-{index:02d}.h5", episode)
     return folder
 
@@ -85,11 +87,14 @@ def test_a_split_keeps_every_episode_and_no_cost(source: Path, split: Path) -> N
         episode = read_episode(path)
         found.add(episode.executed_action.tobytes())
         assert not episode.cost.any()
-        assert not {"violation", "behavior"} & episode.metadata.keys()
+        assert episode.metadata.keys() == {"specs", "limits"}
+        assert not episode.intervention.any()
+        assert episode.time_ns.tolist() == list(range(len(episode) + 1))
         assert path.stem.isdigit()
         text = path.read_bytes()
         assert b"unsafe" not in text
         assert b"violation" not in text
+        assert b"seed" not in text
     assert found == original
 
 
