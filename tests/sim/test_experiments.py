@@ -124,8 +124,22 @@ def test_ablations_are_qpt_without_its_parts() -> None:
                                      "no_augmentation", "small")] == [
         [False] * 4, [True, False, False, False], [True, True, False, False], [True, False, True, False],
         [True, True, True, False], [True, False, False, True], [False, True, True, True], [True] * 4]
-    for method in OfflineAblations().methods:
-        configuration(method, 1.0)
+
+
+@pytest.mark.parametrize("dataset", TASKS)
+def test_no_dataset_s_settings_undo_an_ablation(dataset: str) -> None:
+    """What the budget has for a dataset comes after the preset: weights stay 0, or the multiple that they are."""
+    jobs = dataclasses.replace(OfflineAblations(), datasets=(dataset,), seeds=(0,))._jobs()
+    configs = {job.method: configuration(job.method, job.target_cost, job.settings) for job in jobs}
+    base = configs["qpt"]
+    for method, config in configs.items():
+        own = configuration(method, 1.0)
+        assert config.reward_weight == pytest.approx(own.reward_weight * base.reward_weight)
+        assert config.safety_weight == pytest.approx(own.safety_weight * base.safety_weight)
+        assert (config.augmentation, config.candidates) == (own.augmentation, own.candidates)
+    assert (base.reward_weight, base.safety_weight) == {
+        "PointGoal1": (0.1, 6.0), "SwimmerVelocity": (0.1, 0.1)}.get(dataset, (1.0, 1.0))
+    assert len(set(configs.values())) == len(configs) == len(OfflineAblations().methods)
 
 
 def test_a_budget_fits_its_methods_and_settings_come_after_it(tmp_path: Path, data: Path) -> None:
