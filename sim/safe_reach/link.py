@@ -48,13 +48,16 @@ class SceneLink:
         return self._reader.read()
 
     def reset(self, task_name: str, seed: int, clear: bool = False) -> dict[str, Any]:
-        """Places the layout of (task, seed), or with `clear` removes every object. Returns the layout as JSON.
+        """Places the layout of (task, seed), or with `clear` removes every object. Returns that layout as JSON, in both
+        cases: who clears the table knows what will stand there.
 
         The layout is drawn here, so that the server's 1 kHz loop only has to write positions. Cost and
         touch counts start again. The arm is not moved. Raises `ConfigurationError` for an unknown task.
         """
         task.check_task(task_name)
-        return self.place(task.Layout() if clear else sample_layout(task_name, seed))
+        layout = sample_layout(task_name, seed)
+        self.place(task.Layout() if clear else layout)
+        return layout.to_json()
 
     def place(self, layout: task.Layout) -> dict[str, Any]:
         """As `reset`, with a layout of the caller's choice."""

@@ -19,6 +19,7 @@ from safe_policy_core.safety.motion import CONTROL_PERIOD
 from sim.safe_reach import task
 from sim.safe_reach.environment import SafeReachEnv
 from sim.safe_reach.layouts import sample_layout
+from sim.safe_reach.state import STATE_SPECS, StateReachEnv
 from sim.safe_reach.video import VIDEO_SIZE, enlarge, side_by_side, write_video
 
 VIDEO_EPISODES = 3
@@ -118,7 +119,11 @@ class ReplayReport:
         """Runs a checkpoint's policy deterministically, one episode per seed."""
         policy = load_policy(checkpoint, device)
         shape = policy.specs.observation["image"].shape if "image" in policy.specs.observation else None
-        env = SafeReachEnv(task_name, images=shape is not None, image_size=shape[:2] if shape else (64, 64))
+        env: SafeReachEnv | StateReachEnv
+        if policy.specs.observation == STATE_SPECS.observation:
+            env = StateReachEnv(task_name)
+        else:
+            env = SafeReachEnv(task_name, images=shape is not None, image_size=shape[:2] if shape else (64, 64))
         if difference := env.specs.difference(policy.specs):
             raise ConfigurationError(f"policy {checkpoint}: made for other specs than SafeReach: {difference}")
         results: list[EpisodeResult] = []
@@ -130,7 +135,7 @@ class ReplayReport:
         self._policy = {"checkpoint": str(checkpoint), "task": task_name,
                         "seconds": round(time.perf_counter() - started, 2), **summarize(results).to_json()}
 
-    def _film(self, env: SafeReachEnv, seed: int) -> Callable[[dict[str, Any]], None]:
+    def _film(self, env: SafeReachEnv | StateReachEnv, seed: int) -> Callable[[dict[str, Any]], None]:
         """What a policy's episode calls at each step: its own picture, the scene, and how fast it goes."""
         assert self._frames is not None
         frames, speeds, last = self._frames, [0.0], env.pose[:3]

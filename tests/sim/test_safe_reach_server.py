@@ -95,7 +95,8 @@ def test_layouts_change_while_the_loop_runs(server: Server) -> None:
         assert snapshot.generation == before.generation + 1
         assert (snapshot.shapes[:-1] > 0).sum() == len(placed["obstacles"])
         assert snapshot.target[:2] == pytest.approx([placed["target"]["x"], placed["target"]["y"]])
-    assert server.link.reset("original", 0, clear=True) == task.Layout().to_json()
+    # Who clears the table is told what will stand on it.
+    assert server.link.reset("original", 0, clear=True) == sample_layout("original", 0).to_json()
     assert not server.link.snapshot().shapes.any()
     with pytest.raises(ConfigurationError, match="unknown 'x'"):
         server.link.reset("x", 0)

@@ -19,8 +19,8 @@ from safe_policy_interfaces.action import RunEpisode
 from safe_policy_interfaces.srv import LoadPolicy
 
 from safe_policy_core.checkpoint import load_checkpoint
-from safe_policy_core.errors import CheckpointError, ConfigurationError, UserError
-from safe_policy_core.interfaces import ActionDecision, Aligns, Policy, Specs
+from safe_policy_core.errors import ConfigurationError, UserError
+from safe_policy_core.interfaces import ActionDecision, Aligns, Observation, Policy, Specs
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.scheduling import CONTROL_PRIORITY, ordinary
 from safe_policy_core.targets import set_target_cost
@@ -32,6 +32,7 @@ from safe_policy_ros.heartbeat import Heartbeat
 from safe_policy_ros.messages import ns_to_stamp
 from safe_policy_ros.node_process import run_node
 from safe_policy_ros.parameters import declare
+from safe_policy_ros.policy_view import AsSeen, PolicyView, view_for
 from safe_policy_ros.quiet import no_collection
 from safe_policy_ros.ros_robot_env import RosRobotEnv
 from safe_policy_ros.safe_reach_config import safe_reach_config
@@ -53,7 +54,7 @@ class PolicyNode(Node):
         checkpoint = declare(self, "checkpoint", "", "folder of the policy's checkpoint, empty for none")
         self._task = declare(self, "task", "original", "task of goals that name none")
         self._device = declare(self, "device", "cpu", "torch device of the policy")
-        scene = declare(self, "scene", "service", "who arranges the table: service (simulated) or manual")
+        self._scene = declare(self, "scene", "service", "who arranges the table: service (simulated) or manual")
         self._approval = Approval(declare(self, "require_replay", True, "act only with weights that passed a "
                                           "simulation replay of the task (safe-policy replay --policy), or that were "
                                           "fine-tuned from such here; false for a simulated arm alone"))
@@ -65,10 +66,11 @@ class PolicyNode(Node):
                 "it when they run (QPT, CDT); negative: what they were trained with", -1.0, 1e6, changeable=True)
         check_task(self._task)
         self._policy: Policy | None = None
+        self._view: PolicyView = AsSeen()
         self._checkpoint: dict[str, Any] = {}
         # A node of its own, and without the launch file's name for this process: two executors, two threads.
         self._env_node = rclpy.create_node("policy_env", use_global_arguments=False)
-        self._env = RosRobotEnv(self._env_node, safe_reach_config(patience, scene=scene, countdown=countdown))
+        self._env = RosRobotEnv(self._env_node, safe_reach_config(patience, scene=self._scene, countdown=countdown))
         if checkpoint:
             self._load(Path(checkpoint))
         self.create_service(LoadPolicy, "/policy/load", self._on_load)
@@ -96,12 +98,11 @@ class PolicyNode(Node):
     def _load(self, directory: Path) -> str:
         """The policy in `directory` acts from now on; returns its SHA-256. Raises `CheckpointError`."""
         with ordinary():
-            _, manifest = load_checkpoint(directory, specs=self._env.specs)
+            _, manifest = load_checkpoint(directory)
             policy = load_policy(directory, self._device)
-            if difference := policy.specs.difference(self._env.specs):
-                raise CheckpointError(f"{directory}: made for other specs: {difference}")
-            warm_up(policy, self._env.specs)
-        self._policy = policy
+            view = view_for(policy.specs, self._env.specs, self._scene, str(directory))
+            warm_up(policy)
+        self._policy, self._view = policy, view
         self._approval.loaded(directory, manifest)
         self._checkpoint = {"checkpoint": str(directory), "checkpoint_sha256": manifest["sha256"],
                             "method": manifest["method"]}
@@ -148,7 +149,7 @@ class PolicyNode(Node):
             raise ConfigurationError("no policy is loaded: call /policy/load or set the parameter checkpoint")
         self._env.plan = EpisodePlan(
             task, goal.operator_name, goal.directory, goal.source,
-            {"record": bool(goal.directory), "deterministic": goal.deterministic,
+            {"record": bool(goal.directory), "deterministic": goal.deterministic, **self._threshold(policy),
              **(self._checkpoint | {"replay": self._approval.require(task)} if goal.source == "policy" else {})})
         with no_collection():
             result = self._episode(policy, handle)
@@ -156,23 +157,40 @@ class PolicyNode(Node):
             self._await_receipt(result)
         return result
 
+    def _threshold(self, policy: Policy) -> dict[str, float]:
+        """Sets the cost that the next episode may have, as the parameter has it now. Returns it for the record where it
+        is not that of training."""
+        if policy is not self._policy:
+            return {}
+        cost = float(self.get_parameter(TARGET_COST).value)
+        set_target_cost(policy, None if cost < 0 else cost)
+        return {} if cost < 0 else {TARGET_COST: cost}
+
     def _episode(self, policy: Policy, handle: ServerGoalHandle) -> RunEpisode.Result:
         goal, result = handle.request, RunEpisode.Result()
-        if policy is self._policy:
-            cost = float(self.get_parameter(TARGET_COST).value)
-            set_target_cost(policy, None if cost < 0 else cost)
+        view = self._view if policy is self._policy else AsSeen()
+        self._alignment = {}
+        aligned_to: dict[str, Any] = {}
+
+        def prepare(layout: dict[str, Any]) -> None:
+            policy.reset(goal.seed)
+            if isinstance(policy, Aligns) and (first := view.expected(layout, goal.seed)) is not None:
+                self._align(policy, first, "homing")
+                aligned_to.update(layout)
+
         try:
-            observation, info = self._env.reset(goal.seed)
+            observation, info = self._env.reset(goal.seed, prepare)
             if handle.is_cancel_requested:  # a request that came before the reset began
                 self._env.cancel()
-            policy.reset(goal.seed)
-            self._align(policy, observation)
+            view.begin(info["layout"])
+            if isinstance(policy, Aligns) and aligned_to != info["layout"]:
+                self._align(policy, view.observation(observation), "standing")
             while not (result.terminated or result.truncated):
-                decision = policy.act(observation, goal.deterministic)
+                decision = policy.act(view.observation(observation), goal.deterministic)
                 self._env.note(decision)
                 observation, reward, cost, terminated, truncated, info = self._env.step(decision.action)
                 policy.observe_executed(info["executed_action"])
-                policy.observe_outcome(reward, cost)
+                policy.observe_outcome(view.reward(reward), cost)
                 result.terminated, result.truncated = terminated, truncated
                 result.episode_return += reward
                 result.episode_cost += cost
@@ -189,14 +207,13 @@ class PolicyNode(Node):
             result.message = f"the episode was cut short: {fault}"
         return result
 
-    def _align(self, policy: Policy, observation: dict[str, np.ndarray]) -> None:
-        """What a policy prepares from the first observation, while the arm stands where the episode begins."""
-        self._alignment = {}
-        if isinstance(policy, Aligns):
-            began = time.monotonic()
-            told = policy.align(observation)
-            self._alignment = {"ms": round(1e3 * (time.monotonic() - began), 1), **told}
-            self.get_logger().info(f"alignment: {self._alignment}")
+    def _align(self, policy: Aligns, observation: Observation, arm: str) -> None:
+        """What a policy prepares from the first observation: from the expected one while the arm is homing, else from
+        the one that is there, with the arm standing."""
+        began = time.monotonic()
+        told = policy.align(observation)
+        self._alignment = {"ms": round(1e3 * (time.monotonic() - began), 1), "arm": arm, **told}
+        self.get_logger().info(f"alignment: {self._alignment}")
 
     def _await_receipt(self, result: RunEpisode.Result) -> None:
         receipt = self._env.graph.saved(self._env.plan.episode_id, self._saved_timeout)
@@ -230,9 +247,9 @@ class OperatorDrives(Policy):
         return ActionDecision(np.zeros(self.specs.action.shape, np.float32), chosen_policy="operator")
 
 
-def warm_up(policy: Policy, specs: Specs) -> None:
-    """The policy's first calls, on an empty picture, before an arm waits for them."""
-    nothing = {name: np.zeros(spec.shape, spec.dtype) for name, spec in specs.observation.items()}
+def warm_up(policy: Policy) -> None:
+    """The policy's first calls, on an empty observation, before an arm waits for them."""
+    nothing = {name: np.zeros(spec.shape, spec.dtype) for name, spec in policy.specs.observation.items()}
     policy.reset(0)
     for _ in range(WARM_UP):
         policy.observe_executed(policy.act(nothing).action)

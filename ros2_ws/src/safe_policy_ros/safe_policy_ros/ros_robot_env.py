@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from safe_policy_core.errors import RobotUnavailableError
 from safe_policy_core.geometry import Pose
 from safe_policy_core.interfaces import ActionDecision, Observation, RobotEnv, Specs, StepResult
 from safe_policy_core.safety.motion import CONTROL_PERIOD
+from safe_policy_core.scheduling import ordinary
 from safe_policy_ros.episode_messages import EpisodePlan, episode_state, monitor_message, step_message
 from safe_policy_ros.executed import action_scale
 from safe_policy_ros.gate_limits import GateLimits
@@ -30,6 +32,7 @@ from safe_policy_ros.preparation import Preparation
 from safe_policy_ros.scene_setup import make_scene
 from safe_policy_ros.spinner import Spinner
 
+Meanwhile = Callable[[dict[str, Any]], None]
 LAST_IMAGE_WAIT = 1.0
 """[s] How long a last step waits for the picture of its outcome."""
 LONGEST_SLACK = 0.017
@@ -95,11 +98,12 @@ class RosRobotEnv(RobotEnv):
 
     # The episode
 
-    def reset(self, seed: int) -> tuple[Observation, dict[str, Any]]:
+    def reset(self, seed: int, meanwhile: Meanwhile | None = None) -> tuple[Observation, dict[str, Any]]:
         """Clears the scene, homes the arm, arranges the scene, counts down, waits for a fresh image.
 
-        Raises `RobotUnavailableError` naming the topic or service that does not answer, or the gate's
-        state when it is not armed.
+        meanwhile: called with the layout that is to come ({} where nobody knows it), in a thread of its own while the
+        arm moves to its start; what it raises is raised here, when the arm is at rest. Raises `RobotUnavailableError`
+        naming the topic or service that does not answer, or the gate's state when it is not armed.
         """
         self.halt()
         self._cancelled.clear()
@@ -112,8 +116,7 @@ class RosRobotEnv(RobotEnv):
             self._graph.forget()
             self._graph.presence.begin(time.monotonic())
             limits = self._limits.read()
-            self._scene.clear(self.plan.task, seed)
-            preparation.home(self._start)
+            self._home(self._scene.clear(self.plan.task, seed), meanwhile)
             layout = self._scene.place(self.plan.task, seed)
             preparation.count_down(self._config.countdown,
                                    lambda left: self._announce(EpisodeState.RESETTING, {"countdown": left}))
@@ -129,6 +132,15 @@ class RosRobotEnv(RobotEnv):
         self._announce(EpisodeState.RUNNING, self._metadata(layout, limits))
         return self._observation(), {"layout": layout, "success": False, "violation": False,
                                      "episode_id": self.plan.episode_id, "time_ns": self._image_ns}
+
+    def _home(self, layout: dict[str, Any], meanwhile: Meanwhile | None) -> None:
+        if meanwhile is None:
+            self._preparation.home(self._start)
+            return
+        with ThreadPoolExecutor(1, "meanwhile") as pool:
+            done = pool.submit(_waiting_its_turn, meanwhile, layout)
+            self._preparation.home(self._start)
+        done.result()
 
     def note(self, decision: ActionDecision) -> None:
         """What the policy thought of the next step's action, for the record."""
@@ -292,3 +304,9 @@ class RosRobotEnv(RobotEnv):
         if status.state == GateStatus.DISARMED:
             return "disarmed"
         return "" if status.epoch == self._epoch else "rearmed"
+
+
+def _waiting_its_turn(work: Meanwhile, layout: dict[str, Any]) -> None:
+    """Long work beside the thread that commands the arm, which comes first."""
+    with ordinary():
+        work(layout)

@@ -15,8 +15,9 @@ from safe_policy_ros.spinner import Spinner, wait_for_server
 
 
 class SceneSetup(Protocol):
-    def clear(self, task: str, seed: int) -> None:
-        """Removes every object, so that the arm can move home. Raises `RobotUnavailableError`."""
+    def clear(self, task: str, seed: int) -> dict[str, Any]:
+        """Removes every object, so that the arm can move home. Returns the layout that `place` will make, {} where
+        nobody knows it. Raises `RobotUnavailableError`."""
         ...
 
     def place(self, task: str, seed: int) -> dict[str, Any]:
@@ -31,12 +32,11 @@ class ServiceScene:
         self._client = node.create_client(ResetScene, "/scene/reset")
         self._spinner, self._timeout = spinner, timeout
 
-    def clear(self, task: str, seed: int) -> None:
-        self._call(task, seed, clear=True)
+    def clear(self, task: str, seed: int) -> dict[str, Any]:
+        return _layout(self._call(task, seed, clear=True))
 
     def place(self, task: str, seed: int) -> dict[str, Any]:
-        layout = self._call(task, seed, clear=False).layout_json
-        return json.loads(layout) if layout else {}
+        return _layout(self._call(task, seed, clear=False))
 
     def _call(self, task: str, seed: int, clear: bool) -> ResetScene.Response:
         wait_for_server(self._client.service_is_ready, self._timeout, "service /scene/reset")
@@ -61,8 +61,9 @@ class ManualScene:
         self._ready.set()
         return response
 
-    def clear(self, task: str, seed: int) -> None:
+    def clear(self, task: str, seed: int) -> dict[str, Any]:
         self._ask(f"clear the table: the arm moves home next; then call {self._service.srv_name}")
+        return {}
 
     def place(self, task: str, seed: int) -> dict[str, Any]:
         self._ask(f"arrange the scene of task {task}, number {seed}; then call {self._service.srv_name}")
@@ -78,6 +79,10 @@ class ManualScene:
                                             f"{self._timeout:g} s after \"{request}\"")
         finally:
             self._waiting.clear()
+
+
+def _layout(response: ResetScene.Response) -> dict[str, Any]:
+    return json.loads(response.layout_json) if response.layout_json else {}
 
 
 def make_scene(kind: str, node: Node, spinner: Spinner, service_timeout: float, manual_timeout: float) -> SceneSetup:
