@@ -59,8 +59,8 @@ def test_recorded_prompts_are_of_good_episodes_and_nearest(bases: Path) -> None:
     nearest = min(begun.tolist(), key=lambda row: float((kept.states[row] - query).square().sum()))
     shown = {kept.begun_nearest(query, torch.Generator().manual_seed(seed)).step for seed in range(200)}
     assert shown == set(range(nearest, nearest + STEPS - 2)) & distances.keys() and len(begun) == len(distances) // 18
-    with pytest.raises(DatasetError, match="recorded: no episode of at most -1"):
-        learner.model.record(data, SasConfig(prompt_steps=3, recorded=10, recorded_cost=-1))
+    with pytest.raises(DatasetError, match=r"recorded: no episode of at most 0\.5 .* between 3 and 10 steps"):
+        learner.model.record(data, SasConfig(prompt_steps=3, recorded=10, recorded_cost=0.5))
 
 
 def test_what_is_loaded_takes_the_place_of_what_was_kept(bases: Path) -> None:

@@ -18,6 +18,9 @@ from safe_policy_core.methods.sas.imagination import Imagined, Noise, imagine
 from safe_policy_core.methods.sas.model import SasModel
 from safe_policy_core.methods.sas.steps import Steps
 
+EVIDENCE_ROWS = 50_000
+"""Draws of states that are decoded at once: those of many courses do not fit into memory."""
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -58,16 +61,30 @@ def prompt_begin(peak: int, length: int, steps: int) -> int:
     return min(max(peak - length, 0), steps - length)
 
 
+def state_density(model: SasModel, found: Imagined, normal: Tensor) -> Tensor:
+    """log rho_VAE of the imagined states from the second on, (N, T - 1): their evidence bound.
+
+    normal: (draws, N, T - 1, latent).
+    """
+    states, actions = found.steps.states, found.steps.actions
+    rows = (found.features[:, :-1], states[:, :-1], actions[:, :-1], states[:, 1:])
+    size = max(1, EVIDENCE_ROWS // (normal.shape[0] * normal.shape[2]))
+    parts = zip(*(value.split(size) for value in rows), normal.split(size, 1), strict=True)
+    return torch.cat([model.heads.evidence(*part)[0] for part in parts])
+
+
+def action_density(model: SasModel, found: Imagined) -> Tensor:
+    """log pi(a_t | s_t) of the imagined actions from the second on, (N, T - 1)."""
+    return model.actions(found.features[:, 1:]).log_probability(found.raw_actions[:, 1:])
+
+
 def step_energy(model: SasModel, found: Imagined, normal: Tensor, config: SasConfig) -> Tensor:
     """Energies of the imagined steps from the second on, (N, T - energy_steps).
 
-    rho(s_t, a_t) = rho_VAE(s_t) pi(a_t | s_t) (section 4), the first by its evidence bound. normal: (draws, N, T - 1,
-    latent).
+    rho(s_t, a_t) = rho_VAE(s_t) pi(a_t | s_t) (section 4). normal: as for `state_density`.
     """
-    states, actions = found.steps.states, found.steps.actions
-    visited, _ = model.heads.evidence(found.features[:, :-1], states[:, :-1], actions[:, :-1], states[:, 1:], normal)
-    likelihood = model.actions(found.features[:, 1:]).log_probability(found.raw_actions[:, 1:])
-    return occupancy_energy(visited + likelihood, config.energy_steps, config.discount)
+    return occupancy_energy(state_density(model, found, normal) + action_density(model, found), config.energy_steps,
+                            config.discount)
 
 
 @torch.inference_mode()
@@ -124,10 +141,10 @@ def imagined_courses(model: SasModel, config: SasConfig, state: Tensor, to_go: T
     """Imagines from a first state, after a prompt, and rates what it imagined. to_go: (2,), or (courses, 2)."""
     count = imagined_steps(model, config)
     noise = Noise.draw(model, courses, count, generator)
-    found = imagine(model, state, to_go, noise, prompt, config.told)
-    normal = torch.randn((config.evidence_draws, courses, count - 1, config.latent), generator=generator).to(state.device)
+    found = imagine(model, state, to_go, noise, prompt, config.told, config.keep_prompt)
+    normal = torch.randn((config.evidence_draws, courses, count - 1, config.latent), generator=generator)
     cost = found.received[..., 1].clamp(min=0).sum(1) / model.units[1]
-    return Courses(found.steps, step_energy(model, found, normal, config), cost)
+    return Courses(found.steps, step_energy(model, found, normal.to(state.device), config), cost)
 
 
 def imagined_steps(model: SasModel, config: SasConfig) -> int:

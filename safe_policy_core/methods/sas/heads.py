@@ -85,7 +85,11 @@ class PredictiveHeads(nn.Module):
         self.received_scale.copy_(received.std(0).clamp(min=SMALLEST_RECEIVED))
 
     def predict(self, feature: Tensor, state: Tensor, action: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """A step imagined by a draw of the latent: next state (..., inputs), scaled reward and cost (..., 2)."""
+        """A step imagined by a draw of the latent: next state (..., inputs), scaled reward and cost (..., 2).
+
+        The state is the decoder's mean: a sample of p(x | c) would have the decoder's Gaussian noise beside it, in
+        every step of a course that is to stay near the data, and the paper does not say which it takes.
+        """
         decoded = self.vae.decode(torch.cat([feature, state, action], -1), normal)
         return state + self.change_mean + decoded.mean * self.change_scale, decoded.received * self.received_scale
 

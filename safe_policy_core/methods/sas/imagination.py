@@ -1,8 +1,10 @@
 """Imagined courses: many at once, a few tokens at a time after keys and values that are kept.
 
-The context grows to the base's K steps. Then it is cut to the prompt and the newest of the rest and computed anew: a
-window that slid with every step would make all that is kept inexact (`networks.transformer`), and growing
+The context grows to the base's K steps. Then it is cut to a prompt that stays and the newest of the rest and computed
+anew: a window that slid with every step would make all that is kept inexact (`networks.transformer`), and growing
 again is something that the base has learned, since every length up to K occurs in its training.
+
+Unlike a sample of the model, an imagined state has no noise of the decoder (`PredictiveHeads.predict`).
 """
 
 from __future__ import annotations
@@ -60,15 +62,16 @@ def kept_steps(present: int, prompt: int, length: int, begin: int) -> list[int] 
 
 @torch.inference_mode()
 def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt: Steps | None = None,
-            told: bool = True) -> Imagined:
-    """Courses from a state (inputs,), with (2,) or (N, 2) scaled return- and cost-to-go, after a prompt of one.
+            told: bool = True, keep: bool = True) -> Imagined:
+    """Courses from states (inputs,) or (N, inputs), with (2,) or (N, 2) scaled to-go sums, after a prompt of one.
 
-    told: `SasConfig.told`.
+    told, keep: `SasConfig.told` and `keep_prompt`.
     """
     base, (courses, count, _) = model.base, noise.action.shape
     before = prompt.expand(courses) if prompt is not None else None
     states, actions, sums = ([*value.unbind(1)] for value in before) if before else ([], [], [])
     first, raw, features, received = len(actions), [], [], []
+    kept = first if keep else 0
     unknown = base.unknown_return if prompt is not None and not told else None
     if unknown is not None:
         sums = [_with_return(value, unknown) for value in sums]
@@ -77,14 +80,14 @@ def imagine(model: SasModel, state: Tensor, to_go: Tensor, noise: Noise, prompt:
     sums.append(to_go.expand(courses, -1))
     embed, predict = _StepTokens(base.actor, first + count), model.heads.predictor()
     head = base.actor.action_head if model.heads.action is None else without_modules(model.heads.action)
-    continuation, begin = Continuation(base.actor.transformer, courses, base.actor.tokens * base.config.length), first
+    continuation, begin = Continuation(base.actor.transformer, courses, base.actor.tokens * base.config.length), kept
     # Lists in place of one tensor: writing into slices took longer than a block of the transformer.
     for turn, (action_noise, latent) in enumerate(zip(noise.action.unbind(1), noise.latent.unbind(1), strict=True)):
         step = first + turn
-        cut = kept_steps(step, first, base.config.length, begin)
+        cut = kept_steps(step, kept, base.config.length, begin)
         if cut is not None or not turn:
             chosen = cut or list(range(step + 1))
-            begin = chosen[first]
+            begin = chosen[kept]
             continuation.restart()
             tokens = _context_tokens(model, states, actions, sums, chosen)
         else:

@@ -23,7 +23,7 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.configuration import from_json
 from safe_policy_core.methods.offline.learner import OfflineLearner
 from safe_policy_core.methods.sas.base import FIELD, Base
-from safe_policy_core.methods.sas.config import SasConfig
+from safe_policy_core.methods.sas.config import TRAINING, SasConfig
 from safe_policy_core.methods.sas.model import SasModel
 from safe_policy_core.methods.sas.policy import SasPolicy
 from safe_policy_core.methods.sequence.learner import LARGEST_ACTION
@@ -103,11 +103,24 @@ class SasLearner(OfflineLearner):
         annotate_checkpoint(directory, extra={FIELD: self._base.to_json()})
 
     def load(self, directory: Path | str) -> None:
-        """Inverse of `save`. Raises `CheckpointError` naming what differs, the base included."""
-        found, mine = Base.inside(directory, read_manifest(directory)).sha256, self._base.sha256
+        """Inverse of `save`. Raises `CheckpointError` naming what differs, the base included.
+
+        Settings of the alignment alone may differ, and where the base lies.
+        """
+        manifest = read_manifest(directory)
+        found, mine = Base.inside(directory, manifest).sha256, self._base.sha256
         if found != mine:
             raise CheckpointError(f"{directory}: base: was {found[:12]}, {self.config.base} is {mine[:12]}")
-        super().load(directory)
+        config, given = self.config, from_json(SasConfig, manifest["config"])
+        for name in (*TRAINING, *(["prompt_steps"] if config.recorded else [])):
+            if getattr(given, name) != getattr(config, name):
+                raise CheckpointError(f"{directory}: config.{name}: expected {getattr(config, name)}, the checkpoint "
+                                      f"has {getattr(given, name)}")
+        self.config = given  # where a checkpoint is read all of it is compared
+        try:
+            super().load(directory)
+        finally:
+            self.config = config
         self.model.eval()
 
     @classmethod

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.methods.sas.config import SasConfig
 from safe_policy_core.methods.sas.heads import PredictiveHeads
 from safe_policy_core.methods.sas.recorded import RecordedSteps
@@ -20,9 +19,7 @@ class SasModel(nn.Module):
 
     def __init__(self, base: SequenceModel, config: SasConfig) -> None:
         super().__init__()
-        if not 0 < config.prompts * config.prompt_steps < base.config.length:
-            raise ConfigurationError(f"prompt_steps: {config.prompts} prompts of {config.prompt_steps} do not fit into "
-                                     f"the base's context of {base.config.length} steps beside the present one")
+        config.require_room(base.config.length)
         self.base = base.eval().requires_grad_(False)
         self.heads = PredictiveHeads(base.inputs, base.action_dim, base.config.units, config.units, config.latent,
                                      own_actions=not base.config.stochastic)

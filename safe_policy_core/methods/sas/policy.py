@@ -22,6 +22,9 @@ from safe_policy_core.methods.sequence.policy import SequencePolicy
 
 log = logging.getLogger(__name__)
 
+SEED_OFFSET = 1_000_000_007
+"""Of the alignment: with the base's own seed the first actions would have the noise of the courses imagined."""
+
 
 class SasPolicy(Policy):
     """`reset` forgets the prompt of the episode before, `align` makes one from the first observation.
@@ -38,6 +41,7 @@ class SasPolicy(Policy):
         if bool(config.recorded) != (model.recorded is not None) or (config.recorded and config.prompts != 1):
             raise ConfigurationError(f"recorded: expected as in training ({'some' if model.recorded else 'no'} steps "
                                      f"are kept) and one prompt, got {config.recorded}, prompts={config.prompts}")
+        config.require_room(model.base.config.length)
         learned, shown = model.base.config.prompt_steps, config.prompts * config.prompt_steps
         if learned not in (0, shown):
             log.warning("prompt_steps: the base learned from prompts of %d steps and is shown %d", learned, shown)
@@ -49,7 +53,7 @@ class SasPolicy(Policy):
 
     def reset(self, seed: int) -> None:
         self.base.reset(seed)
-        self._generator.manual_seed(seed)
+        self._generator.manual_seed(seed + SEED_OFFSET)
         self.alignment, self._steps = None, 0
 
     @torch.inference_mode()

@@ -82,7 +82,7 @@ class SequencePolicy(Policy):
         self._actions: list[np.ndarray] = []
         self._to_go: list[np.ndarray] = []
         self._prompted = self._kept = 0
-        self._unknown_return: Tensor | None = None
+        self._unknown_return: float | None = None
 
     def prompt(self, observations: np.ndarray, actions: np.ndarray, to_go: np.ndarray, keep: bool,
                told: bool = True) -> None:
@@ -104,7 +104,9 @@ class SequencePolicy(Policy):
         self._observations, self._actions, self._to_go = (
             [*np.array(rows, np.float32), *mine[self._kept:]] for rows, mine in zip(given, lists, strict=True))
         self._prompted, self._kept = len(actions), len(actions) if keep else 0
-        self._unknown_return = None if told else self._model.unknown_return
+        unknown = None if told else self._model.unknown_return
+        # A number: a tensor on another device cannot be put into an array.
+        self._unknown_return = None if unknown is None else float(unknown)
         if self._unknown_return is not None:
             for sums in self._to_go:
                 sums[0] = self._unknown_return
