@@ -11,6 +11,7 @@ from safe_policy_core.methods.dspo.config import DiscriminatorConfig
 from safe_policy_core.methods.dspo.discriminator import MlpDiscriminator, PreferenceAttention, SafetyTransformer
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage, discriminator_loss
 from safe_policy_core.methods.dspo.inputs import ChangeInputs
+from safe_policy_core.methods.dspo.judgements import ALL, Judgements
 from safe_policy_core.methods.dspo.return_agnostic import ReturnClassifier, likelihood_loss, vclub
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
 from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource
@@ -212,6 +213,42 @@ def test_long_trajectories_are_judged_in_pieces() -> None:
         with torch.no_grad():
             logits.append(float(network(states, actions, torch.ones(1, last - first, dtype=torch.bool)).logit))
     assert signal == pytest.approx(1 / (1 + math.exp(-(6 * logits[0] + 2 * logits[1]) / 8)), abs=1e-5)
+
+
+def test_attention_of_pieces_by_hand() -> None:
+    """Two pieces of two steps and one of one, two discriminators; a piece counts by steps times 1 - z."""
+    logits = np.array([[0.0, 2.0], [math.log(3), 2.0], [0.0, 2.0]])
+    within = np.array([[0.5, 0.9], [0.5, 0.1], [0.25, 0.5], [0.75, 0.5], [1.0, 1.0]], np.float32)
+    judgements = Judgements(logits, within, np.array([0, 0, 0]), np.array([0, 0, 1, 1, 2]), np.array([0, 5]))
+    ((signal, first),) = judgements.told(np.array([0]))
+    assert signal == pytest.approx(1 / (1 + math.exp(-0.4 * math.log(3))))
+    assert first == pytest.approx([0.25, 0.25, 0.0625, 0.1875, 0.25])  # pieces 2 * 1/2, 2 * 1/4, 1 * 1/2
+    ((_, second),) = judgements.told(np.array([1]))
+    assert second == pytest.approx([0.36, 0.04, 0.2, 0.2, 0.2])  # all pieces are alike to it
+    ((signal, both),) = judgements.told(np.array([ALL]), np.array([[0.0, 1.0], [1.0, 0.5]]))
+    assert both == pytest.approx((first + second) / 2)
+    assert signal == pytest.approx(1 / (1 + math.exp(-(0.4 * math.log(3) + 2) / 2)))
+
+
+def test_attention_finds_the_unsafe_part() -> None:
+    """Trajectories of 30 steps, seen ten at a time; what is unsafe happens in steps 12 to 17 of them."""
+    rng, states = np.random.default_rng(0), []
+    for index in range(40):
+        states.append(0.05 * rng.normal(size=(30, 2)))
+        states[-1][12:18, 1] += 0.8 * (index >= 20)
+    data = trajectories_of(states, [np.zeros((30, 1))] * 40, rng.uniform(0, 1, 40), safe=12)
+    settings = dataclasses.replace(SETTINGS, network="transformer", length=10, learning_rate=3e-3, return_weight=0.0,
+                                   inputs="states", opposite="all")
+    stage = DiscriminatorStage(SPECS, dataclasses.replace(CONFIG, discriminator=settings))
+    stage.fit(data)
+    for step in range(60):
+        torch.manual_seed(step)
+        stage.update(stage.source(data).sample(32, 10, np.random.default_rng(step)))
+    attention = np.array([weights for _, weights in stage.judge(data, held_out=True)])
+    pieces = attention.reshape(40, 3, 10).sum(2)
+    np.testing.assert_allclose(attention.sum(1), 1, atol=1e-5)
+    assert (pieces[20:, 1] > 1.5 * pieces[20:, [0, 2]].max(1)).all()
+    assert np.ptp(pieces[:20].mean(0)) < 0.1
 
 
 def test_batches_are_balanced_and_fixed_by_the_seed() -> None:

@@ -13,7 +13,7 @@ from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint, re
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
 from safe_policy_core.data.episodes import EpisodeStore, read_episode, write_episode
 from safe_policy_core.data.labels import recording_id
-from safe_policy_core.data.scores import read_scores
+from safe_policy_core.data.scores import Score, read_scores
 from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, read_split, read_truth, split_safe
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.evaluation import evaluate
@@ -21,8 +21,10 @@ from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.features import FeatureMap
+from safe_policy_core.methods.dspo.judgements import ALL
 from safe_policy_core.methods.dspo.learner import DspoLearner
 from safe_policy_core.methods.dspo.pipeline import DspoRun
+from safe_policy_core.methods.dspo.scoring import Memory, score_episodes
 from safe_policy_core.methods.dspo.trajectories import CloningSource, Generated, recalled
 from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.registry import load_policy
@@ -318,13 +320,85 @@ def test_commands(source: Path, tmp_path: Path) -> None:
     assert 0 <= quality["recall"] <= 1
     with pytest.raises(ConfigurationError, match="steps"):
         cli.run("pretrain", ["dspo", "--data", str(tmp_path / "split"), "--out", str(tmp_path / "new"), "--steps", "5"])
-    scored = cli.run("score", [str(tmp_path / "run"), "--data", str(source)])
-    assert scored["episodes"] == 24
+    scored = cli.run("score", [str(tmp_path / "run"), "--data", str(tmp_path / "split" / "unlabelled")])
+    assert (scored["episodes"], scored["trained_on"], scored["skipped"]) == (20, 20, [])
     assert scored["worst"][0]["score"] <= scored["worst"][-1]["score"]
-    for path in source.glob("*.h5"):
-        episode = read_episode(path)
-        score = read_scores(source)[recording_id(episode)]
-        assert len(score.attention) == len(episode)
+
+
+def scores_of(folder: Path) -> list[tuple[str, Score]]:
+    """In the order of the files."""
+    found = read_scores(folder)
+    return [(path.name, found[recording_id(read_episode(path))]) for path in sorted(folder.glob("*.h5"))]
+
+
+def test_what_was_trained_on_is_scored_by_who_has_not_seen_it(source: Path, split: Path, whole: Path, tmp_path: Path
+                                                              ) -> None:
+    """Also where it has another name: the split renamed it. The scores are the signals of the run itself."""
+    data = Path(shutil.copytree(source, tmp_path / "data"))
+    scored = score_episodes(whole / "discriminator", data)
+    assert (len(scored.scores), scored.known) == (24, 24)
+    content = json.loads((whole / "signals.json").read_text())
+    truth = json.loads((split / SCORING).read_text())
+    order = [index for part in ("safe", "unlabelled") for index in truth[part]["source_index"]]
+    expected, once = np.empty(24), np.empty(24, bool)
+    expected[order] = content["signals"]
+    once[order] = [content["identities"].count(identity) == 1 for identity in content["identities"]]
+    assert once.sum() > 10
+    # Not read again from the file: some of these episodes have the same actions, by which it knows them.
+    found = np.array([score.score for score in scored.scores])
+    np.testing.assert_allclose(found[once], expected[once], atol=1e-6)
+    # The same made unknown are judged by all discriminators, on the same scale.
+    other = Path(shutil.copytree(whole, tmp_path / "other"))
+    (other / "signals.json").write_text(json.dumps(content | {"identities": [""] * 24}))
+    scored = score_episodes(other / "discriminator", data)
+    logits = np.array([np.log(score.score / (1 - score.score)) for score in scored.scores])
+    assert scored.known == 0
+    assert abs(logits.mean()) < 1
+    assert np.abs([score.score for score in scored.scores] - expected)[once].min() > 1e-6
+
+
+def test_what_was_recorded_twice_was_seen_by_all() -> None:
+    memory = Memory.of(["a", "b", "a", "c", "c"], [0, 1, 1, 0, 0], np.zeros((2, 2)))
+    assert memory.fold == {"a": ALL, "b": 1, "c": 0}
+
+
+def test_scores_of_folders_in_folders_and_damaged_files(source: Path, whole: Path, tmp_path: Path) -> None:
+    files = sorted(source.glob("*.h5"))
+    for place, path in zip(("a", "a/b", "a/b"), files, strict=False):
+        (tmp_path / place).mkdir(exist_ok=True)
+        shutil.copy(path, tmp_path / place)
+    (tmp_path / "a" / "damaged.h5").write_bytes(files[0].read_bytes()[:2000])
+    write_episode(tmp_path / "a" / "other.h5", image_episode())
+    scored = score_episodes(whole / "discriminator", tmp_path / "a")
+    assert [len(read_scores(tmp_path / place)) for place in ("a", "a/b")] == [1, 2]
+    assert len(scored.skipped) == 2
+    assert "damaged.h5" in scored.skipped[0]
+    assert "other.h5: other specs" in scored.skipped[1]
+    # The MLP has no attention to show.
+    assert {score.attention for score in scored.scores} == {()}
+    for path in (tmp_path / "a").rglob("*[0-9].h5"):
+        path.unlink()
+    with pytest.raises(DatasetError, match=r"none of 2 files can be scored: .*damaged.h5"):
+        score_episodes(whole / "discriminator", tmp_path / "a")
+
+
+def test_scoring_needs_to_know_what_was_seen(source: Path, copied: Path) -> None:
+    content = json.loads((copied / "signals.json").read_text())
+    (copied / "signals.json").write_text(json.dumps(content | {"discriminator": ""}))
+    with pytest.raises(DatasetError, match="another discriminator"):
+        score_episodes(copied / "discriminator", source)
+    (copied / "signals.json").unlink()
+    with pytest.raises(DatasetError, match=r"signals.json: .*run `safe-policy dspo label` first"):
+        score_episodes(copied / "discriminator", source)
+
+
+def test_the_transformer_writes_attention(blind: Path, source: Path, tmp_path: Path) -> None:
+    config = changed("discriminator.network=transformer", "discriminator.length=4", "diffusion.generated=0")
+    DspoRun(blind, tmp_path / "run", config, progress=False).run(["discriminator", "label"])
+    data = Path(shutil.copytree(source, tmp_path / "data"))
+    score_episodes(tmp_path / "run" / "discriminator", data)
+    for name, score in scores_of(data):
+        assert len(score.attention) == len(read_episode(data / name))
         assert sum(score.attention) == pytest.approx(1, abs=1e-4)
 
 

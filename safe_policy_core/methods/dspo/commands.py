@@ -29,7 +29,7 @@ class Dspo:
     """Folder of the run, the same for all stages."""
 
     preset: str = "small"
-    """small or full."""
+    """small, recalled or full."""
 
     set: tuple[str, ...] = ()
     """Single settings of the configuration: name=value ... (discriminator.steps=600)"""
@@ -60,15 +60,16 @@ class Score:
     """Folder of a DSPO run, or of its stage discriminator."""
 
     data: Path
-    """Folder of episode files (*.h5). The scores are written into it."""
+    """Folder of episode files (*.h5), folders in it included. The scores are written beside them. Episodes that the
+    run was trained on are judged by the discriminator that has not seen them."""
 
     device: str = "cpu"
     """Torch device."""
 
     def run(self) -> dict[str, Any]:
-        """Scores every episode. Returns the worst ones."""
+        """Scores every episode. Returns the worst ones, and the files that could not be used."""
         stage = self.checkpoint / "discriminator"
-        scores = score_episodes(stage if stage.is_dir() else self.checkpoint, self.data, check_device(self.device))
-        worst = sorted(scores, key=lambda score: score.score)[:10]
-        return {"data": str(self.data), "episodes": len(scores),
-                "worst": [{"name": score.name, "score": score.score} for score in worst]}
+        scored = score_episodes(stage if stage.is_dir() else self.checkpoint, self.data, check_device(self.device))
+        worst = sorted(scored.scores, key=lambda score: score.score)[:10]
+        return {"data": str(self.data), "episodes": len(scored.scores), "trained_on": scored.known,
+                "skipped": scored.skipped, "worst": [{"name": score.name, "score": score.score} for score in worst]}

@@ -48,6 +48,8 @@ class SafetyTransformer(nn.Module):
     action token, which has seen both. Padding is behind the valid steps, where causal attention never looks.
     """
 
+    attends = True
+
     def __init__(self, size: int, action_dim: int, config: DiscriminatorConfig) -> None:
         super().__init__()
         self.state, self.action = Linear(size, config.units), Linear(action_dim, config.units)
@@ -65,6 +67,8 @@ class SafetyTransformer(nn.Module):
 
 class MlpDiscriminator(nn.Module):
     """Like `SafetyTransformer`, from each step alone: its logits are averaged. Every step matters the same."""
+
+    attends = False
 
     def __init__(self, size: int, action_dim: int, config: DiscriminatorConfig) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.dspo.config import DspoConfig
 from safe_policy_core.methods.dspo.discriminator import NETWORKS, Judgement
 from safe_policy_core.methods.dspo.inputs import INPUTS
+from safe_policy_core.methods.dspo.judgements import ALL, Judgements
 from safe_policy_core.methods.dspo.return_agnostic import ReturnClassifier, likelihood_loss, vclub
 from safe_policy_core.methods.dspo.stage import Stage
 from safe_policy_core.methods.dspo.trajectories import DiscriminatorSource, Trajectories
@@ -22,7 +23,6 @@ from safe_policy_core.networks.optimiser import Optimiser
 
 _CLIP = 10.0
 _PIECES_AT_ONCE = 64
-_SMALLEST_SPREAD = 1e-6
 
 
 class DiscriminatorStage(Stage):
@@ -134,42 +134,45 @@ class DiscriminatorStage(Stage):
         norm = torch.cat([gradient.flatten(1) for gradient in gradients], 1).square().sum(1).add(1e-12).sqrt()
         return (norm - 1).square().mean()
 
-    @torch.no_grad()
     def judge(self, trajectories: Trajectories, held_out: bool = False) -> list[tuple[float, np.ndarray]]:
-        """(z, attention of each step, sum 1) of every trajectory.
+        """(z, attention of each step, sum 1) of every trajectory (`Judgements.told`).
 
         held_out: these are the trajectories of the training, each is judged by the discriminator that has not seen it,
         whose logits are standardised by those of the unlabelled among them: no two have the same zero and unit. Else
-        the logits and the attention of all are averaged. A trajectory longer than the discriminator's length is
-        cut into pieces whose z_t are averaged together.
+        the logits of all are averaged as they are.
         """
-        members, length = len(self.networks["discriminator"]), self.config.discriminator.length  # type: ignore[arg-type]
-        voices = np.full((len(trajectories), members), 1 / members)
-        if held_out:
-            voices = np.eye(members)[trajectories.folds(members)]
+        judgements = self.judgements(trajectories)
+        if not held_out:
+            return judgements.told(np.full(len(trajectories), ALL))
+        fold = trajectories.folds(self.config.discriminator.folds)
+        return judgements.told(fold, judgements.scale(fold, trajectories.safe))
+
+    @torch.no_grad()
+    def judgements(self, trajectories: Trajectories) -> Judgements:
+        """What each discriminator says. A trajectory longer than the discriminator's length is cut into pieces."""
+        members, length = self.config.discriminator.folds, self.config.discriminator.length
         shown = self.networks["inputs"](trajectories)
         pieces = [(episode, first) for episode, steps in enumerate(shown.lengths)
                   for first in range(0, int(steps), length)]
-        logits, weights = np.zeros(len(shown)), np.zeros(len(shown.states), np.float32)
+        logits, attention = np.zeros((len(pieces), members)), np.zeros((len(shown.states), members), np.float32)
+        piece = np.zeros(len(shown.states), np.int64)
         for begin in range(0, len(pieces), _PIECES_AT_ONCE):
             episode, first = np.array(pieces[begin:begin + _PIECES_AT_ONCE]).T
             longest = int(np.minimum(shown.lengths[episode] - first, length).max())
             batch = shown.windows(episode, first, longest)
             inputs = [torch.as_tensor(batch[name], device=self.device) for name in ("states", "actions", "mask")]
-            share = voices[episode] * (batch["mask"].sum(1) / shown.lengths[episode])[:, None]
-            row = (shown.starts[episode] + first)[:, None] + np.arange(longest)
+            row = ((shown.starts[episode] + first)[:, None] + np.arange(longest))[batch["mask"]]
+            piece[row] = begin + np.nonzero(batch["mask"])[0]
             for number in range(members):
                 judgement: Judgement = self._member(number).eval()(*inputs)
-                np.add.at(logits, episode, share[:, number] * judgement.logit.cpu().numpy())
-                attention = share[:, number, None] * judgement.attention.cpu().numpy()
-                weights[row[batch["mask"]]] += attention[batch["mask"]]
-        if held_out and members > 1:
-            for judged in voices.T > 0:
-                others = logits[judged & ~trajectories.safe]
-                logits[judged] = (logits[judged] - others.mean()) / max(others.std(), _SMALLEST_SPREAD)
-        signals = 1 / (1 + np.exp(-logits))
-        return [(float(signal), weights[begin:end]) for signal, begin, end in
-                zip(signals, shown.starts[:-1], shown.starts[1:], strict=True)]
+                logits[begin:begin + len(episode), number] = judgement.logit.cpu().numpy()
+                attention[row, number] = judgement.attention.cpu().numpy()[batch["mask"]]
+        return Judgements(logits, attention, np.array([episode for episode, _ in pieces]), piece, shown.starts)
+
+    @property
+    def attends(self) -> bool:
+        """Whether the attention says anything; the MLP's is the same for every step."""
+        return NETWORKS[self.config.discriminator.network].attends
 
 
 def discriminator_loss(logit: Tensor, safe: Tensor) -> Tensor:

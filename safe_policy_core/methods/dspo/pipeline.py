@@ -26,6 +26,7 @@ from safe_policy_core.errors import CheckpointError, DatasetError
 from safe_policy_core.methods.dspo.config import ASKED_LATER, DspoConfig, check
 from safe_policy_core.methods.dspo.diffusion_stage import DiffusionStage, desired_conditions
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
+from safe_policy_core.methods.dspo.judgements import identities
 from safe_policy_core.methods.dspo.learner import DspoLearner
 from safe_policy_core.methods.dspo.trajectories import (
     CloningSource,
@@ -41,6 +42,9 @@ from safe_policy_core.training.offline import train_offline
 
 STAGES = ("discriminator", "label", "diffusion", "generate", "clone")
 SIGNALS, GENERATED = "signals.json", "generated.hdf5"
+_LABELLED = ("signals", "fold", "scale", "identities")
+"""Of `SIGNALS`: z of every trajectory; which discriminator has not seen it; zero and unit of each discriminator; and by
+what the trajectory is known (`identities`), for `scoring`."""
 T = TypeVar("T")
 
 
@@ -102,7 +106,8 @@ class DspoRun:
             content = json.loads((self.out / SIGNALS).read_text())
         except (OSError, ValueError) as error:
             raise DatasetError(f"{self.out / SIGNALS}: cannot be read ({error}); run the stage label first") from error
-        if content["data_hash"] != self.trajectories.hash or content["discriminator"] != self._hash("discriminator"):
+        mine = {"data_hash": self.trajectories.hash, "discriminator": self._hash("discriminator")}
+        if any(content.get(name) != value for name, value in mine.items()) or not content.keys() >= set(_LABELLED):
             raise DatasetError(f"{self.out / SIGNALS}: of other data or another discriminator; run label again")
         return np.array(content["signals"])
 
@@ -135,10 +140,13 @@ class DspoRun:
         signals = self._kept(self.signals)
         if signals is None:
             stage.load(self._checkpoint("discriminator"))
-            signals = np.array([signal for signal, _ in stage.judge(trajectories, held_out=True)])
+            judgements, fold = stage.judgements(trajectories), trajectories.folds(self.config.discriminator.folds)
+            scale = judgements.scale(fold, trajectories.safe)
+            signals = np.array([signal for signal, _ in judgements.told(fold, scale)])
+            labelled = signals.tolist(), fold.tolist(), scale.tolist(), identities(trajectories)
             _write_json(self.out / SIGNALS, {
                 "data_hash": trajectories.hash, "discriminator": self._hash("discriminator"),
-                "safe": trajectories.safe.tolist(), "signals": signals.tolist()})
+                "safe": trajectories.safe.tolist(), **dict(zip(_LABELLED, labelled, strict=True))})
         safe = trajectories.safe
         return {"signals": str(self.out / SIGNALS), "mean_safe": float(signals[safe].mean()),
                 "mean_unlabelled": float(signals[~safe].mean()), "smallest_safe": float(signals[safe].min())}

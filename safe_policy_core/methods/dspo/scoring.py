@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from safe_policy_core.data.episodes import EpisodeStore, read_episode
+from safe_policy_core.checkpoint import read_manifest
+from safe_policy_core.data.episodes import EpisodeStore, episode_files, read_episode
 from safe_policy_core.data.labels import recording_id
 from safe_policy_core.data.scores import Score, write_scores
-from safe_policy_core.errors import DatasetError
+from safe_policy_core.errors import DatasetError, printable
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
+from safe_policy_core.methods.dspo.judgements import ALL, identities
+from safe_policy_core.methods.dspo.pipeline import SIGNALS
 from safe_policy_core.methods.dspo.trajectories import gather
 
 
@@ -48,24 +53,79 @@ def discriminator_quality(signals: np.ndarray, safe: np.ndarray, threshold: floa
                                 float(np.corrcoef(signals, safe)[0, 1]) if varies else 0.0)
 
 
-def score_episodes(checkpoint: Path, folder: Path, device: str = "cpu") -> list[Score]:
-    """Scores the episode files in `folder` with the discriminator of `checkpoint`, and appends to the scores there.
+@dataclass(frozen=True)
+class Memory:
+    """What a run knows of its trajectories. fold: by `identities`, the discriminator that has not seen it, or `ALL`.
 
-    Raises `CheckpointError`, and `DatasetError` for episodes that cannot be read or of other specs.
+    scale: (M, 2) zero and unit of each discriminator's logits, see `Judgements.scale`.
     """
-    stage = DiscriminatorStage.restored(checkpoint, device)
-    paths = sorted(path for path in folder.glob("*.h5") if not path.name.startswith("."))
-    if not paths:
-        raise DatasetError(f"{folder}: no episode files (*.h5) in this directory")
-    store, known = EpisodeStore(), []
-    for path in paths:
-        episode = read_episode(path)
-        store.add(episode)
-        known.append((recording_id(episode), path.name))
-    if difference := stage.specs.difference(store.specs):
-        raise DatasetError(f"{folder}: other specs than the discriminator's: {difference}")
-    scores = [Score(recording, name, "dspo", signal, tuple(float(weight) for weight in attention))
-              for (recording, name), (signal, attention) in
-              zip(known, stage.judge(gather(store, stage.features, False)), strict=True)]
-    write_scores(folder, scores)
-    return scores
+
+    fold: dict[str, int]
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, known: Sequence[str], fold: Sequence[int], scale: np.ndarray) -> Memory:
+        """Of a trajectory that was recorded twice, each discriminator may have seen one: all judge it."""
+        folds: dict[str, int] = {}
+        for identity, number in zip(known, fold, strict=True):
+            folds[identity] = number if folds.get(identity, number) == number else ALL
+        return cls(folds, scale)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """scores: of every episode that could be judged. known: how many of them were trained on. skipped: why others
+    were not judged, one line a file."""
+
+    scores: list[Score]
+    known: int
+    skipped: list[str]
+
+
+def read_memory(checkpoint: Path) -> Memory:
+    """From what the stage label wrote beside the discriminator. Raises `DatasetError` when it is not there."""
+    folders = checkpoint.resolve().parents[:2]
+    path = next((folder / SIGNALS for folder in folders if (folder / SIGNALS).is_file()), folders[0] / SIGNALS)
+    try:
+        content = json.loads(path.read_text())
+        of = content["discriminator"]
+        memory = Memory.of(content["identities"], content["fold"], np.array(content["scale"], float))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error!r}); which episodes the discriminator has seen stands "
+                           "there, run `safe-policy dspo label` first") from error
+    if of != read_manifest(checkpoint)["sha256"]:
+        raise DatasetError(f"{path}: of another discriminator; run `safe-policy dspo label` again")
+    return memory
+
+
+def score_episodes(checkpoint: Path, folder: Path, device: str = "cpu") -> Scored:
+    """Scores the episode files in `folder` and the folders in it, and appends to the scores beside each.
+
+    An episode that the discriminators were trained on is judged by the one that has not seen it, others by all of them
+    together, all on the scale of the run's own signals. Files that are damaged or of other specs are skipped.
+    Raises `CheckpointError`, and `DatasetError` when no file is left or the stage label was not run.
+    """
+    stage, memory = DiscriminatorStage.restored(checkpoint, device), read_memory(checkpoint)
+    store, known, skipped = EpisodeStore(), [], []
+    for path in episode_files(folder):
+        try:
+            episode = read_episode(path)
+            if difference := stage.specs.difference(episode.specs):
+                raise DatasetError(f"other specs than the discriminator's: {difference}")
+            store.add(episode)
+        except DatasetError as error:
+            message = str(error)
+            skipped.append(printable(message if message.startswith(str(path)) else f"{path}: {message}"))
+        else:
+            known.append((recording_id(episode), path))
+    if not known:
+        raise DatasetError(f"{folder}: none of {len(skipped)} files can be scored: {skipped[0]}")
+    trajectories = gather(store, stage.features, False)
+    identity = identities(trajectories)
+    fold = np.array([memory.fold.get(name, ALL) for name in identity], np.int64)
+    judged = stage.judgements(trajectories).told(fold, memory.scale)
+    scores = [Score(recording, path.name, "dspo", signal, tuple(map(float, attention)) if stage.attends else ())
+              for (recording, path), (signal, attention) in zip(known, judged, strict=True)]
+    for place in dict.fromkeys(path.parent for _, path in known):
+        write_scores(place, [score for score, (_, path) in zip(scores, known, strict=True) if path.parent == place])
+    return Scored(scores, sum(name in memory.fold for name in identity), skipped)
