@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 from safe_policy_core import replay_report
 from safe_policy_core.data.episodes import EpisodeStore, read_episode
 from safe_policy_core.errors import ConfigurationError, DatasetError
+from safe_policy_core.interfaces import Specs
 from sim.commands import Collect, Replay
+from sim.safe_reach import task
 from sim.safe_reach.collection import SEED_BASE, record_until
 from sim.safe_reach.demonstrators import PAPER_COUNTS, share_counts
 from sim.safe_reach.environment import SafeReachEnv
 from sim.safe_reach.replay import replay_episode
+from sim.safe_reach.state import STATE_SPECS
 from sim.safe_reach.video import STRIP_HEIGHT, VIDEO_SIZE
 
 
@@ -109,13 +112,15 @@ def test_an_episode_whose_scene_is_unknown_is_named(collected: Path, safe_reach:
             replay_episode(safe_reach, dataclasses.replace(episode, metadata=episode.metadata | {name: value}))
 
 
-def test_replay_of_a_policy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("specs", [task.SPECS, task.VECTOR_SPECS, STATE_SPECS], ids=["pictures", "vector", "states"])
+def test_replay_of_a_policy(tmp_path: Path, specs: Specs) -> None:
     """An untrained policy: the point is that it runs, in its own specs, and is counted."""
     from safe_policy_core.methods.registry import make_learner
-    from sim.safe_reach import task
 
-    make_learner("bc", task.SPECS, seed=0).save(tmp_path / "policy")
-    result = Replay(policy=tmp_path / "policy", task="random_layout", episodes=1).run()
+    make_learner("bc", specs, seed=0).save(tmp_path / "policy")
+    video = tmp_path / "video.mp4" if specs is STATE_SPECS else None
+    result = Replay(policy=tmp_path / "policy", task="random_layout", episodes=1, video=video).run()
+    assert video is None or video.stat().st_size > 1000
     assert result["policy"]["episodes"] == 1
     assert result["policy"]["task"] == "random_layout"
     assert "expected at least 80%" in result["report_problem"]
@@ -130,7 +135,6 @@ def judged(folder: Path, **options: object) -> dict:
 
 def test_the_gate_passes_only_when_enough_episodes_bound_the_violation_rate(tmp_path: Path) -> None:
     from safe_policy_core.methods.registry import make_learner
-    from sim.safe_reach import task
 
     folder = tmp_path / "policy"
     make_learner("bc", task.SPECS, seed=0).save(folder)
