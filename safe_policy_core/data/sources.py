@@ -14,6 +14,11 @@ from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 
+SAFE, UNLABELLED = "safe", "unlabelled"
+"""The two parts of a split for learning without cost labels, see `split_safe`."""
+KNOWN_SAFE = "demonstrations"
+"""Field of a dataset's metadata: numbers of the episodes that are known to be safe."""
+
 
 class DataSource(Protocol):
     """What training samples from: `EpisodeStore`, `TransitionStore` or `SequenceStore`."""
@@ -31,8 +36,12 @@ class DataSource(Protocol):
 def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore | DsrlDataset:
     """One DSRL file, by path, name or task (`find_dsrl_file`), or the episodes of files and folders.
 
+    The folder of a split of a DSRL file is both its parts, of which the demonstrations are named (`KNOWN_SAFE`).
     Raises `DatasetError`, also for several DSRL files: their episodes belong to different tasks.
     """
+    parts = [paths[0] / f"{part}.hdf5" for part in (SAFE, UNLABELLED)] if len(paths) == 1 else []
+    if parts and all(part.is_file() for part in parts):
+        return together(*map(read_dsrl, parts))
     names = [str(path) for path in paths]
     dsrl = [name for name in names if means_dsrl(name)]
     if not dsrl:
@@ -40,6 +49,16 @@ def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore 
     if len(names) > 1:
         raise DatasetError(f"{dsrl[0]}: a DSRL file is trained on alone; {len(names)} were named")
     return read_dsrl(find_dsrl_file(dsrl[0]))
+
+
+def together(first: DsrlDataset, second: DsrlDataset) -> DsrlDataset:
+    """The episodes of both, those of the first named as demonstrations."""
+    both = (first, second)
+    return DsrlDataset.from_arrays(
+        metadata={KNOWN_SAFE: list(range(len(first)))},
+        next_observations=np.concatenate([part.next_observations(np.arange(part.rows)) for part in both]),
+        specs=first.specs, **{name: np.concatenate([getattr(part, name) for part in both]) for name in
+                              ("observations", "actions", "rewards", "costs", "terminals", "timeouts")})
 
 
 def means_dsrl(name: str) -> bool:

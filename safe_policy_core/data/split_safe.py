@@ -19,10 +19,10 @@ import numpy as np
 
 from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl, write_dsrl
 from safe_policy_core.data.episodes import Episode, EpisodeStore, write_episode
-from safe_policy_core.data.sources import open_data
+from safe_policy_core.data.sources import SAFE, UNLABELLED, open_data
 from safe_policy_core.errors import ConfigurationError, DatasetError
 
-SAFE, UNLABELLED, SCORING = "safe", "unlabelled", "scoring.json"
+SCORING = "scoring.json"
 KEPT_METADATA = ("specs", "task", "limits", "calibration")
 """Of an episode's metadata. What came of it is left out, and what tells when it was recorded: seeds, scenes and
 versions come in blocks, as a collection goes through one behaviour after another."""

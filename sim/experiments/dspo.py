@@ -20,6 +20,7 @@ from tqdm import tqdm
 from safe_policy_core.commands import check_device, require_positive
 from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
+from safe_policy_core.data.sources import together
 from safe_policy_core.data.split_safe import read_split, read_truth, split_safe
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import rollout
@@ -28,7 +29,6 @@ from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
 from safe_policy_core.methods.dspo.pipeline import DspoRun
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
 from safe_policy_core.methods.dspo.trajectories import Trajectories
-from safe_policy_core.methods.offline.demonstrations import KNOWN_SAFE
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.training.offline import train_offline
@@ -209,16 +209,6 @@ def subset(trajectories: Trajectories, chosen: np.ndarray) -> Trajectories:
         trajectories, states=trajectories.states[rows], actions=trajectories.actions[rows],
         starts=np.concatenate([[0], np.cumsum(trajectories.lengths[chosen])]), returns=trajectories.returns[chosen],
         safe=trajectories.safe[chosen])
-
-
-def together(first: DsrlDataset, second: DsrlDataset) -> DsrlDataset:
-    """The episodes of both, those of the first named as demonstrations."""
-    both = (first, second)
-    return DsrlDataset.from_arrays(
-        metadata={KNOWN_SAFE: list(range(len(first)))},
-        next_observations=np.concatenate([part.next_observations(np.arange(part.rows)) for part in both]),
-        specs=first.specs, **{name: np.concatenate([getattr(part, name) for part in both]) for name in
-                              ("observations", "actions", "rewards", "costs", "terminals", "timeouts")})
 
 
 def read_quality(path: Path) -> set[tuple[str, str, int]]:

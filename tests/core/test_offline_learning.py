@@ -12,7 +12,8 @@ import torch
 
 from safe_policy_core.commands import Pretrain
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
-from safe_policy_core.data.split_safe import choose_demonstrations
+from safe_policy_core.data.sources import KNOWN_SAFE, open_data
+from safe_policy_core.data.split_safe import choose_demonstrations, split_safe
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.interfaces import Learner, Policy, Spec, Specs
@@ -104,6 +105,21 @@ def test_demonstrations_are_those_of_a_split_and_costs_serve_for_nothing_else(da
         fresh: Any = make_learner("dwbc", SPECS, small("dwbc"), seed=5)
         outcomes.append(fresh.update(batch | {"cost": np.full(64, cost, np.float32)}))
     assert outcomes[0] == outcomes[1]
+
+
+def test_a_split_names_its_demonstrations_and_data_without_costs_is_refused(data: DsrlDataset, tmp_path: Path) -> None:
+    write_dsrl(tmp_path / "data.hdf5", data)
+    split_safe((tmp_path / "data.hdf5",), tmp_path / "split", demonstrations=4)
+    both = open_data([tmp_path / "split"])
+    assert isinstance(both, DsrlDataset)
+    assert both.metadata == {KNOWN_SAFE: [0, 1, 2, 3]}
+    assert len(both) == len(data)
+    learner: Any = make_learner("dwbc", SPECS, small("dwbc"))
+    assert learner.data_source(both).demonstrations.tolist() == [0, 1, 2, 3]
+    for alone in (tmp_path / "split" / "unlabelled.hdf5", tmp_path / "split" / "safe.hdf5"):
+        with pytest.raises(DatasetError, match=r"costs: all are 0.*the folder of `safe-policy dataset split-safe`"):
+            Pretrain("dwbc", (alone,), tmp_path / "run", steps=1).run()
+    Pretrain("dwbc", (tmp_path / "split",), tmp_path / "run", steps=1, batch=8).run()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.data.sources import together
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Spec, Specs
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
@@ -13,7 +14,7 @@ from safe_policy_core.methods.overrides import override
 from sim.collectors.collect import collect
 from sim.collectors.tasks import TASKS
 from sim.experiments import dspo_figure3
-from sim.experiments.dspo import DspoExperiment, append_quality, read_quality, settings_of, subset, together, variants
+from sim.experiments.dspo import DspoExperiment, append_quality, read_quality, settings_of, subset, variants
 from sim.experiments.dspo_generated import layout_of, play
 from sim.safe_reach.environment import SafeReachEnv
 

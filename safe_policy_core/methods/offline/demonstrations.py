@@ -6,15 +6,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from safe_policy_core.data.dsrl import DsrlDataset
-from safe_policy_core.data.sources import DataSource
+from safe_policy_core.data.sources import KNOWN_SAFE, DataSource
 from safe_policy_core.data.split_safe import choose_demonstrations
 from safe_policy_core.data.transitions import TransitionStore
+from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.offline.learner import OfflineLearner
 from safe_policy_core.networks.mlp import relu_mlp
-
-KNOWN_SAFE = "demonstrations"
-"""Field of a dataset's metadata."""
 
 
 class DemonstrationSource:
@@ -49,6 +47,7 @@ class DemonstrationsLearner(OfflineLearner):
     """Takes the demonstrations that the dataset names (metadata `KNOWN_SAFE`: numbers of episodes).
 
     Where it names none, they are chosen as `safe-policy split-safe` does with the same seed, so that methods compare.
+    Raises `DatasetError` where there are no costs to choose by.
     """
 
     def data_source(self, dataset: DsrlDataset) -> DataSource:
@@ -56,6 +55,9 @@ class DemonstrationsLearner(OfflineLearner):
         config = self.config
         if KNOWN_SAFE in dataset.metadata:
             return DemonstrationSource(dataset, np.array(dataset.metadata[KNOWN_SAFE]))
+        if not dataset.costs.any():
+            raise DatasetError("costs: all are 0, so nothing tells which episodes are safe; expected data with costs, "
+                               "or the folder of `safe-policy dataset split-safe` with safe.hdf5 and unlabelled.hdf5")
         return DemonstrationSource(dataset, choose_demonstrations(
             dataset.returns, dataset.cost_returns <= config.cost_limit, config.demonstrations,
             config.demonstration_share, np.random.default_rng(self.seed)))
