@@ -112,6 +112,21 @@ def test_each_optimiser_moves_its_own_networks(method: str) -> None:
     assert not moved & {"critics", "vae", "values", "value", "nu", "chi"}
 
 
+@pytest.mark.parametrize(("method", "slow", "rate"), [
+    ("bcq_lag", "target_actor", "target_rate"), ("bear_lag", "target_actor", "target_rate"),
+    ("cpq", "target_actor", "target_rate"), ("td3_bc", "target_actor", "target_rate"),
+    ("fisor", "slow_actor", "actor_target_rate")])
+def test_slow_actors_follow(method: str, slow: str, rate: str) -> None:
+    made = learner(method, **{rate: 0.25})
+    made.step = 2  # TD3's actor moves at every second step
+    copied = getattr(made.model, slow)
+    before = [value.clone() for value in copied.parameters()]
+    made.learn(steps())
+    for old, new, found in zip(before, made.model.actor.parameters(), copied.parameters(), strict=True):
+        torch.testing.assert_close(found, torch.lerp(old, new, 0.25))
+    assert any(not torch.equal(old, found) for old, found in zip(before, copied.parameters(), strict=True))
+
+
 # BCQ-Lag and BEAR-Lag
 
 
@@ -175,6 +190,26 @@ def test_the_multiplier_weighs_the_excess() -> None:
     loss, excess = made.penalised(values)
     assert excess.item() == pytest.approx(3.0, rel=1e-5)
     assert loss.item() == pytest.approx(0.5 * 3.0 * 3.0 - 1.0, rel=1e-5)
+
+
+@pytest.mark.parametrize(("limit", "sign"), [(0.0, 1), (10.0, -1)])
+def test_the_dual_variable_of_bear_rises_while_actions_are_too_far_from_the_data(limit: float, sign: int) -> None:
+    made = learner("bear_lag", mmd_limit=limit, dual_learning_rate=0.1)
+    metrics = made.learn(steps())
+    expected = 0.1 * (float(metrics["discrepancy"]) - limit)
+    assert made.model.log_dual.item() == pytest.approx(expected, rel=1e-4)
+    assert np.sign(expected) == sign
+
+
+def test_the_discrepancy_of_bear_is_a_penalty() -> None:
+    """alpha (MMD - limit): a limit that is 2 higher takes 2 alpha off the loss."""
+    losses = []
+    for limit in (0.0, 2.0):
+        made = learner("bear_lag", mmd_limit=limit)
+        made.model.log_dual.fill_(0.5)
+        torch.manual_seed(0)
+        losses.append(made.actor_loss(steps())[0].item())
+    assert losses[0] - losses[1] == pytest.approx(2 * math.exp(0.5), rel=1e-4)
 
 
 # CPQ
@@ -294,6 +329,24 @@ def test_coptidice_losses_by_hand() -> None:
     assert float(metrics["cost_bound"]) == pytest.approx((0.5 * weight).mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize(("allowed", "sign"), [(0.0, 1), (1000.0, -1)])
+def test_the_multiplier_of_coptidice_rises_while_it_costs_too_much(allowed: float, sign: int) -> None:
+    made = learner("coptidice", cost_limit=allowed, dual_learning_rate=0.1)
+    metrics = made.learn(steps())
+    limit = 0.01 * made.model.cost_threshold
+    assert np.sign(float(metrics["cost_bound"]) - limit) == sign
+    assert np.sign(made.model.duals["lambda"].item() - 1) == sign
+
+
+@pytest.mark.parametrize(("allowed", "sign"), [(1e-9, 1), (10.0, -1)])
+def test_the_temperature_of_coptidice_rises_while_the_worst_weights_are_too_far_from_the_data(
+        allowed: float, sign: int) -> None:
+    made = learner("coptidice", cost_divergence=allowed, dual_learning_rate=0.1)
+    metrics = made.learn(steps(cost=1.0))
+    assert np.sign(float(metrics["divergence"]) - allowed) == sign
+    assert np.sign(made.model.duals["tau"].item() - 1) == sign
+
+
 # FISOR
 
 
@@ -318,6 +371,30 @@ def test_weights_of_fisor() -> None:
     q = torch.tensor([-0.5, 0.5, 1.8, 3.0, -1.0, 0.0])
     expected = [math.exp(1.5), 0.0, math.exp(1.0), math.exp(-5.0), 100.0, 150.0]
     assert imitation_weight(advantage, value, q, config).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_value_losses_of_fisor_by_hand() -> None:
+    """V is the upper expectile of Q, as in IQL; V_h the lower one of Q_h: the best that a recorded action can do."""
+    made, data = learner("fisor", expectile=0.9), steps()
+    slow = made.model.critics(data.state, data.action, slow=True).detach()
+    value, feasible = (found.detach() for found in made.model.state_values(data.state))
+    above, below = torch.minimum(*slow[0]) - value, torch.maximum(*slow[1]) - feasible
+    expected = (torch.where(above > 0, 0.9, 0.1) * above**2 + torch.where(below > 0, 0.1, 0.9) * below**2).mean()
+    assert float(made.learn(data)["value_loss"]) == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_fisor_takes_the_most_feasible_of_its_draws() -> None:
+    model, state = learner("fisor", candidates=8).model, steps().state[:1]
+    found = model.decide(state, torch.Generator().manual_seed(0), deterministic=True)
+    generator = torch.Generator().manual_seed(0)
+    states = state.expand(8, -1)
+    actions = model.diffusion.sample(lambda action, step: model.slow_actor(states, action, step),
+                                     torch.randn(8, 2, generator=generator), generator, bound=1.0)
+    reward, violation = model.critics(states, actions, slow=True)
+    best = int(torch.maximum(*violation).argmin())
+    torch.testing.assert_close(found.action[0], actions[best])
+    assert found.cost_value.item() == pytest.approx(torch.maximum(*violation).min().item(), abs=1e-6)
+    assert found.value.item() == pytest.approx(torch.minimum(*reward)[best].item(), abs=1e-6)
 
 
 # TD3+BC, IQL, CQL

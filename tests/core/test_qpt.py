@@ -22,7 +22,7 @@ from safe_policy_core.methods.qpt.policy import QptPolicy
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
 from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
 from safe_policy_core.methods.sequence.learner import SequenceLearner
-from safe_policy_core.methods.sequence.model import Windows, align, smooth_code
+from safe_policy_core.methods.sequence.model import TOKEN_RANGE, Windows, align, smooth_code
 from safe_policy_core.networks.optimiser import LAST_RATE, rate_at
 from safe_policy_core.targets import set_target_cost
 from safe_policy_core.training.offline import train_offline
@@ -229,6 +229,55 @@ def test_normalisers_are_the_mean_sizes_and_have_no_gradient() -> None:
     assert not any(weight.requires_grad for weight in learner.weights)
 
 
+def test_normalisers_are_at_least_the_spread_of_the_data() -> None:
+    """Critics that say nothing yet: without the floor the weights of eq. 9 and 10 would be without bound."""
+    learner = learner_of("qpt", reward_weight=2.0, safety_weight=0.5)
+    with torch.no_grad():
+        learner.model.critics.network.weights[-1].zero_()
+        learner.model.critics.network.biases[-1].zero_()
+    learner.learn(windows_of(learner))
+    spread = learner.model.critics.scale.tolist()
+    assert [float(weight) for weight in learner.weights] == pytest.approx([2.0 / spread[0], 0.5 / spread[1]])
+
+
+def test_bootstraps_are_the_slow_copies_values_of_the_slow_policy_s_actions() -> None:
+    """Whatever the networks in training say."""
+    learner = learner_of("qpt", discount=0.9)
+    windows, model = windows_of(learner), learner.model
+
+    def targets() -> torch.Tensor:
+        torch.manual_seed(2)
+        found, counts = learner.critic_targets(windows)
+        return found[:, counts]
+
+    before = targets()
+    with torch.no_grad():
+        model.actor.action_head.bias.add_(3.0)
+        model.critics.network.biases[-1].add_(7.0)
+    assert torch.equal(targets(), before)
+    with torch.no_grad():
+        model.target_actor.action_head.bias.add_(3.0)
+    other_actions = targets()
+    with torch.no_grad():
+        model.critics.target.biases[-1].add_(7.0)
+    assert not torch.allclose(other_actions, before) and (targets() - other_actions).max() > 1
+
+
+def test_slow_copies_follow_after_every_step() -> None:
+    """rho of Algorithm 1, for the policy and for the critics."""
+    learner = learner_of("qpt", target_rate=0.25, warm_up=1)
+    pairs = [(learner.model.target_actor, learner.model.actor),
+             (learner.model.critics.target, learner.model.critics.network)]
+    before = [[value.clone() for value in slow.parameters()] for slow, _ in pairs]
+    learner.step = 1
+    learner.learn(windows_of(learner))
+    for old, (slow, fast) in zip(before, pairs, strict=True):
+        moved = [torch.lerp(value, now, 0.25) for value, now in zip(old, fast.parameters(), strict=True)]
+        assert any(not torch.equal(value, now) for value, now in zip(old, slow.parameters(), strict=True))
+        for expected, found in zip(moved, slow.parameters(), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
 def test_values_have_the_spread_of_discounted_sums_as_their_unit() -> None:
     learner, data = learner_of("qpt", discount=0.9), corridor_dataset(12)
     for signal, (values, unit) in enumerate(((data.rewards, learner.model.return_unit),
@@ -315,9 +364,10 @@ def test_fractional_costs_are_not_truncated() -> None:
 
 
 def test_temperature_rises_towards_the_target_entropy() -> None:
-    for target, sign in ((5.0, 1), (-5.0, -1)):
+    """By default the target is minus the number of action elements, 1 here."""
+    for target, sign in ((5.0, 1), (-5.0, -1), (None, -1)):
         learner = learner_of("cdt", target_entropy=target, learning_rate=0.01)
-        learner.learn(windows_of(learner))
+        assert -1 < float(learner.learn(windows_of(learner))["entropy"]) < 1
         assert np.sign(learner.model.temperature().item() - 0.1) == sign
 
 
@@ -403,6 +453,62 @@ def test_candidates_are_draws_around_the_mode() -> None:
         acted[drawn] = policy._candidate_actions(features, deterministic=True)
     torch.testing.assert_close(acted[True][0], acted[False][0])
     assert acted[False].std(0).max() < 0.5 * acted[True].std(0).min()
+
+
+def test_candidates_ask_for_returns_around_the_target() -> None:
+    """By noise of `return_noise` of the largest return, one for the whole episode; the first asks for the target."""
+    policy = learner_of("qpt", candidates=2000, return_noise=0.3).policy()
+    policy.reset(3)
+    offsets = policy._offsets.clone()
+    assert offsets[0] == 0
+    assert offsets.std().item() == pytest.approx(0.3 * TOKEN_RANGE, rel=0.05)
+    assert offsets.mean().item() == pytest.approx(0, abs=0.2)
+    policy.reset(4)
+    assert not torch.allclose(policy._offsets, offsets)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_candidates_differ_in_is_the_return_to_go(shared: bool) -> None:
+    """In all of the history, or with a shared one in the newest alone; never in the cost-to-go."""
+    policy = learner_of("qpt", shared_history=shared).policy()
+    policy.reset(0)
+    for step in range(3):
+        policy.act({"vector": np.full(2, 0.1 * step, np.float32)}, deterministic=True)
+        policy.observe_outcome(0.1, 0.0)
+    history = policy._history()
+    found = policy._candidate_features(history)
+    for offset, features in zip(policy._offsets, found, strict=True):
+        asked = history.returns_to_go.clone()
+        asked[:, -1 if shared else slice(None)] += offset
+        expected = policy._model.actor.last_features(history._replace(returns_to_go=asked))[0]
+        torch.testing.assert_close(features, expected, atol=1e-5, rtol=1e-4)
+    assert found.std(0).max() > 1e-3
+
+
+def test_the_best_candidate_within_the_discounted_budget_acts() -> None:
+    """Eq. 13 and 14 in an episode: 4 of cost were allowed and 1 was spent, so that 3 are left for 19 steps."""
+    learner = learner_of("qpt", discount=0.9)
+    policy, model = learner.policy(), learner.model
+    policy.set_target_cost(4.0)
+    policy.reset(0)
+    policy.act({"vector": np.zeros(2, np.float32)}, deterministic=True)
+    policy.observe_outcome(0.0, 1.0)
+    allowed = 3 / 19 * sum(0.9**step for step in range(19)) * float(model.cost_unit)
+    values = torch.tensor([1.0, 2.0, 9.0, -5.0, 2.5, 8.0])
+    costs = allowed * torch.tensor([0.5, 0.9, 1.05, 0.1, 0.95, 1.5])
+    rated: list[torch.Tensor] = []
+
+    def rate(states: torch.Tensor, actions: torch.Tensor, slow: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        assert slow
+        rated.append(actions)
+        return values, costs
+
+    model.values = rate
+    decision = policy.act({"vector": np.zeros(2, np.float32)}, deterministic=True)
+    np.testing.assert_array_equal(decision.action, rated[0][4].numpy())
+    assert decision.value == pytest.approx(2.5 / float(model.return_unit))
+    assert decision.cost_value == pytest.approx(float(costs[4]) / float(model.cost_unit))
+    assert decision.chosen_policy == "within_budget" and policy.infeasible_steps == 0
 
 
 def test_only_policies_that_take_targets_are_given_another() -> None:
