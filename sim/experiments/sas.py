@@ -47,8 +47,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "sas": {}, "sas_rising": {"lyapunov": "rising"}, "no_v": {"selection": "no_v"}, "maxmax": {"selection": "maxmax"},
     "random": {"selection": "random"}, "cost": {"selection": "cost"}, "sliding": {"keep_prompt": False},
     # Appendix C: imagined courses, steps of the energy, length and number of prompts.
-    "n20": {"trajectories": 20, "candidates": 20}, "energy1": {"energy_steps": 1}, "energy10": {"energy_steps": 10},
-    "prompt3": {"prompt_steps": 3}, "prompt10": {"prompt_steps": 10}, "prompts3": {"prompts": 3},
+    "n20": {"trajectories": 20, "candidates": 20}, "n100": {"trajectories": 100, "candidates": 100},
+    "energy1": {"energy_steps": 1}, "energy10": {"energy_steps": 10}, "prompt3": {"prompt_steps": 3},
+    "prompt10": {"prompt_steps": 10}, "prompts3": {"prompts": 3}, "prompts5": {"prompts": 5},
     # Recorded prompts, of good episodes or of any (Appendix C's random prompt, for them).
     "recorded": {"recorded": RECORDED},
     "recorded_random": {"recorded": RECORDED} | ANY_EPISODE,
@@ -56,6 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """Behind a base's name and "_": what is changed in `SasConfig`."""
 FALLING_FAILS = ("HopperVelocity", "Walker2dVelocity")
 """Where an episode fails by ending early, as in the paper's Table 3; elsewhere by any cost."""
+TABLE_HEAD = "| dataset | method | seeds | reward | cost | failures |"
 LEGEND = """The same checkpoint with and without alignment. Normalised reward and cost as in `offline_safe_rl.md`, mean
 ± deviation over the seeds; a failure is an episode with any cost (Hopper, Walker2d: one that ends early), with an
 exact 95% interval over all episodes. **Bold**: cost or failure rate is lower than without alignment. _Italic_:
@@ -94,7 +96,7 @@ class SasExperiment:
     """Cost that an episode may have; by default each dataset's own."""
 
     steps: int = 4000
-    """Gradient steps of a base. Rows do not say how many: fewer (an undertrained one) belong into another --out."""
+    """Gradient steps of a base: fewer (an undertrained one) belong into another --out, as all other settings do."""
 
     head_steps: int = 1500
     """Gradient steps of the heads."""
@@ -120,7 +122,8 @@ class SasExperiment:
     """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
 
     out: Path = Path("results/sas.csv")
-    """Results. The table goes beside it (.md)."""
+    """Results. Beside it go the table (.md), whose heading is kept once it is there, and the settings of each
+    dataset's rows (.settings.json): rows of other settings are refused."""
 
     runs: Path = Path("runs/sas")
     """Folder of the trainings, so that a killed one goes on in the middle."""
@@ -134,24 +137,78 @@ class SasExperiment:
         if self.choose == 1 or self.choose < 0:
             raise ConfigurationError(f"choose: expected 0, or at least 2 episodes, got {self.choose}")
         for method in self.methods:
-            split(method)
+            self._require_room(method)
         if unknown := [name for name in self.datasets if name not in TASKS]:
             raise ConfigurationError(f"datasets: unknown {unknown[0]!r}, expected some of {', '.join(TASKS)}")
         torch.set_num_threads(1)
         rows = read_rows(self.out, SasRow)
         done = {row.key for row in rows}
+        known = self._known(rows)
         jobs = [(seed, dataset, base, missing) for seed in self.seeds for dataset in self.datasets for base in BASES
                 if (missing := [method for method in self.methods
                                 if split(method)[0] == base and (method, dataset, seed) not in done])]
         for seed, dataset, base, methods in tqdm(jobs, desc="sas", unit="base"):
+            known[dataset] = self._settings()
             for row in self._rows(seed, dataset, base, methods):
+                self._settings_file.parent.mkdir(parents=True, exist_ok=True)
+                self._settings_file.write_text(json.dumps(known, indent=1) + "\n")
                 append(self.out, row)
                 rows.append(row)
-                budget = (f" Bases: {self.steps} gradient steps of {self.batch} windows, {' '.join(self.set)}; "
-                          f"{self.head_steps} steps of the heads{''.join(f', {change}' for change in self.align)}.")
-                self.out.with_suffix(".md").write_text(f"{LEGEND}{budget}\n\n{table(rows)}")
+                self._write_table(rows)
         return {"results": str(self.out), "table": str(self.out.with_suffix(".md")),
                 "runs": sum(len(methods) for *_, methods in jobs), "skipped": len(done)}
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.out.with_suffix(".settings.json")
+
+    def _settings(self) -> dict[str, Any]:
+        """What a row depends on and does not say. The alignment as it came to be: its defaults change."""
+        align = dataclasses.asdict(override(SasConfig(), self.align))
+        return {name: getattr(self, name) for name in ("target_cost", "steps", "head_steps", "batch", "choose")} | {
+            "set": sorted(self.set)} | {f"align.{name}": value for name, value in align.items() if name != "base"}
+
+    def _known(self, rows: Sequence[SasRow]) -> dict[str, Any]:
+        """The settings of each dataset's rows. Raises `ConfigurationError` where those that are there are of others."""
+        path, mine = self._settings_file, self._settings()
+        known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        for row in rows:
+            if row.dataset not in self.datasets:
+                continue
+            if row.dataset not in known and not self._folder(split(row.method)[0], row.dataset, row.seed).exists():
+                raise ConfigurationError(f"out: {self.out} has rows of {row.dataset} of unknown settings ({path} does "
+                                         f"not say them, and {self.runs} has not their base); choose another --out")
+            theirs = known.get(row.dataset, mine)
+            for name in mine.keys() | theirs.keys():
+                if mine.get(name) != theirs.get(name):
+                    raise ConfigurationError(f"{name.partition('.')[0]}: expected {name} {theirs.get(name)} as in the "
+                                             f"rows of {row.dataset} in {self.out}, got {mine.get(name)}; choose "
+                                             "another --out")
+        return known
+
+    def _require_room(self, method: str) -> None:
+        """Raises `ConfigurationError` for an unknown method, and for prompts that do not fit into the context."""
+        base, changes = split(method)
+        align = dataclasses.replace(override(SasConfig(), self.align), **changes or {})
+        if changes is not None:
+            try:
+                align.require_room(configuration(base, 1.0, self.set).length)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"methods: {method}: {error}") from error
+
+    def _write_table(self, rows: Sequence[SasRow]) -> None:
+        """The heading that is there may have been written by hand."""
+        path = self.out.with_suffix(".md")
+        if path.exists():
+            heading = path.read_text().partition(TABLE_HEAD)[0]
+        else:
+            heading = (f"{LEGEND} Bases: {self.steps} gradient steps of {self.batch} windows, {' '.join(self.set)}; "
+                       f"{self.head_steps} steps of the heads{''.join(f', {change}' for change in self.align)}. "
+                       f"Settings of each dataset: {self._settings_file.name}.\n\n")
+        path.write_text(heading + table(rows))
+
+    def _folder(self, base: str, dataset: str, seed: int) -> Path:
+        return self.runs / f"{base}-{dataset}-{seed}-{self.steps}"
 
     def _rows(self, seed: int, name: str, base: str, methods: Sequence[str]) -> Any:
         """The rows of one base, as they come."""
@@ -161,7 +218,7 @@ class SasExperiment:
                                      f"--trajectories {TASKS[name].trajectories} --out {path}` records it")
         dataset, task, device = read_dsrl(path), TASKS[name], check_device(self.device)
         limit = task.target_cost if self.target_cost is None else self.target_cost
-        folder = self.runs / f"{base}-{name}-{seed}-{self.steps}"
+        folder = self._folder(base, name, seed)
         learner = make_learner(base, dataset.specs, configuration(base, limit, self.set), seed, device)
         self._train(learner, dataset, self.steps, seed, folder)
         heads = SasLearner(dataset.specs, override(SasConfig(base=str(folder)), self.align), seed, device)
@@ -263,7 +320,7 @@ def failed(dataset: str, result: EpisodeResult) -> bool:
 
 def table(rows: Sequence[SasRow]) -> str:
     """Markdown: a line for each dataset and method, compared with its base on the same seeds."""
-    lines = ["| dataset | method | seeds | reward | cost | failures |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [TABLE_HEAD, "| --- | --- | --- | --- | --- | --- |"]
     ordered = sorted(rows, key=lambda row: row.dataset)
     for dataset, method in dict.fromkeys((row.dataset, row.method) for row in ordered):
         mine = {row.seed: row for row in rows if (row.dataset, row.method) == (dataset, method)}
