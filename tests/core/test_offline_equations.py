@@ -265,6 +265,22 @@ def test_the_penalty_has_a_gradient_and_works() -> None:
     assert costs[1.0] > costs[-50.0] + 0.3
 
 
+@pytest.mark.parametrize(("limit", "counts_as"), [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (10.0, 10.0)])
+def test_the_penalty_reaches_above_any_limit(limit: float, counts_as: float) -> None:
+    """At a limit of 0, too, critics that say 0 everywhere are raised outside the data: above the limit."""
+    made = learner("cpq", cost_limit=limit)
+    assert made.wanted_cost == pytest.approx(1.5 * counts_as / 100 * (1 - 0.99**100) / 0.01)
+    raised: list[Tensor] = []
+    made.optimisers["critics"].step = lambda loss: raised.append(
+        torch.autograd.grad(loss, made.model.critics.network.biases[-1])[0])
+    with torch.no_grad():
+        for network in (made.model.critics.network, made.model.critics.target):
+            network.weights[-1].zero_()
+            network.biases[-1].zero_()
+    made.learn(steps(cost=0.0))  # with targets of 0, all of the cost critics' gradient is the penalty's
+    assert (raised[0].flatten()[2:] < 0).all()
+
+
 @pytest.mark.parametrize("recovery", [0.0, 1.0])
 def test_the_policy_leaves_where_all_is_unsafe(recovery: float) -> None:
     """The paper's objective has no gradient there (recovery 0): positive values count for nothing."""

@@ -87,7 +87,7 @@ class CpqConfig(ConstrainedConfig):
     samples: int = 10
     """Actions of the policy drawn at a state, of which the one farthest from the data is penalised."""
     outside_cost: float = 1.5
-    """What its cost value is raised to, in units of the limit."""
+    """What its cost value is raised to, in units of the limit, a limit below 1 counting as 1."""
     recovery: float = 1.0
     """How much a cost value above the limit weighs in the policy's objective; 0 is the paper's."""
     dual_learning_rate: float = 1e-4

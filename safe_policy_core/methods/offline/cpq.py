@@ -7,7 +7,8 @@ OSRL's code computes the cost of those actions by the target network and without
 penalty changes nothing; here it is computed by the critic in training. At every state the action that is
 farthest from the data counts (OSRL: the farthest quarter over all states), and only until its cost is as
 high as wanted: a linear penalty, once it has a gradient, drives the cost of everything up without end faster
-than its dual variable falls. A value below zero is not lifted to zero by being unsafe (the paper's rewards
+than its dual variable falls. What is wanted is a multiple of the limit, and where that is below `LEAST_LIMIT`, of that:
+of a limit of 0 it would be nothing. A value below zero is not lifted to zero by being unsafe (the paper's rewards
 are not negative, where both are the same). The policy's objective has no gradient where all of its actions are
 unsafe, and a policy that got there stays: `recovery` makes it descend the cost there (0: the paper).
 """
@@ -30,6 +31,8 @@ from safe_policy_core.networks.distributions import SquashedGaussian
 from safe_policy_core.networks.paired import TwinCritics, follow
 
 LOG_DUAL_RANGE = 5.0
+LEAST_LIMIT = 1.0
+"""Cost of an episode, that of one costly step in most tasks."""
 COST = 1
 """Number of the critics' signal."""
 
@@ -76,6 +79,11 @@ class CpqLearner(OfflineLearner):
         return {"vae": (model.vae, config.vae_learning_rate), "critics": (model.critics, config.learning_rate),
                 "actor": (model.actor, config.actor_learning_rate)}
 
+    @property
+    def wanted_cost(self) -> float:
+        """Cost value, discounted, up to which actions outside the data are raised."""
+        return self.config.outside_cost * max(self.model.cost_threshold, self.model.discounted_cost(LEAST_LIMIT))
+
     def targets(self, steps: Steps) -> Tensor:
         """(2, B): r + discount 1[Q_c <= limit] Q and c + discount Q_c at an action of the policy."""
         with torch.no_grad():
@@ -103,7 +111,7 @@ class CpqLearner(OfflineLearner):
         self.optimisers["vae"].step(vae_loss)
 
         distribution, limit = model.actor(steps.state), model.cost_threshold
-        targets, wanted, dual = self.targets(steps), config.outside_cost * limit, model.log_dual.exp()
+        targets, wanted, dual = self.targets(steps), self.wanted_cost, model.log_dual.exp()
         outside = model.critics.of(COST, steps.state, self.outside(steps.state, distribution))
         penalty = (wanted - outside).clamp(min=0).mean()
         critic_loss = model.critics.loss(model.critics(steps.state, steps.action), targets)

@@ -84,12 +84,16 @@ class OfflineModel(nn.Module, ABC):
 
     @property
     def cost_threshold(self) -> float:
-        """The limit on an episode's undiscounted cost as one on discounted cost values.
+        """The limit on an episode's undiscounted cost as one on discounted cost values."""
+        return self.discounted_cost(self.config.cost_limit)
 
-        Costs are taken to be spread evenly: limit / T * (1 - discount^T) / (1 - discount), T being `horizon`.
+    def discounted_cost(self, cost: float) -> float:
+        """An episode's undiscounted cost as a discounted cost value.
+
+        Costs are taken to be spread evenly: cost / T * (1 - discount^T) / (1 - discount), T being `horizon`.
         """
         horizon, discount = float(self.horizon), self.config.discount
-        return self.config.cost_limit / horizon * (1 - discount**horizon) / (1 - discount)
+        return cost / horizon * (1 - discount**horizon) / (1 - discount)
 
     @abstractmethod
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
