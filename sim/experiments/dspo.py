@@ -6,9 +6,8 @@ same two parts, in which every cost is zero; the truth is looked at in the end.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,17 +25,16 @@ from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.evaluation import rollout
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig, recalled
 from safe_policy_core.methods.dspo.discriminator_stage import DiscriminatorStage
-from safe_policy_core.methods.dspo.pipeline import DspoRun
+from safe_policy_core.methods.dspo.pipeline import SIGNALS, DspoRun
 from safe_policy_core.methods.dspo.scoring import discriminator_quality
 from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.training.offline import train_offline
 from sim.collectors.tasks import TASKS
+from sim.experiments.dspo_results import append_quality, read_quality, require_settings, write_table
 from sim.experiments.job import Job, run_job
-from sim.experiments.offline_safe_rl import LEGEND
 from sim.experiments.rows import Row, append, read_rows
-from sim.experiments.table import table
 
 BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc": ("td3_bc", False),
              "iql": ("iql", False), "cql": ("cql", False), "dwbc": ("dwbc", False), "rgm": ("rgm", False),
@@ -44,13 +42,15 @@ BASELINES = {"bc_all": ("bc:all", False), "bc_safe": ("bc:all", True), "td3_bc":
 """Name -> (method:preset, whether it sees the demonstrations alone). BC-Safe: all that there is in D^S."""
 OURS = {"dspo": "dspo", "dspo_no_return_agnostic": "no_return_agnostic",
         "dspo_no_return_agnostic_gp": "no_return_agnostic_gp", "dspo_transformer": "transformer",
-        "dspo_recalled": "dspo"}
-"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score)."""
+        "dspo_recalled": "dspo", "dspo_ddpm": "dspo"}
+"""Name -> variant of the discriminator behind which the other stages are the same (Table 2's final score).
+
+dspo_recalled: without the diffusion. dspo_ddpm: with the discriminator and the diffusion of `dspo`, which is sampled in
+all of its steps (DDPM) in the place of a few (DDIM)."""
 SCENES = ("SafeReach",)
 """Datasets whose episodes happen in scenes of their own. Discriminators are shown changes there, and states (the
 paper's inputs) elsewhere, where a place tells what is safe: PointCircle1's correlation is 0.37 from states and 0.23
 from changes, SafeReach's -0.10 and 0.61."""
-COLUMNS = ("variant", "dataset", "seed", "recall", "accuracy", "f1", "pearson")
 _TRAINING_SHARE = 0.7
 
 
@@ -81,7 +81,7 @@ class DspoExperiment:
 
     datasets: tuple[str, ...] = tuple(TASKS)
     seeds: tuple[int, ...] = (0, 1, 2)
-    methods: tuple[str, ...] = ("dspo", *BASELINES)
+    methods: tuple[str, ...] = ("dspo", "dspo_recalled", *BASELINES)
     variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "all_unlabelled", "no_return_agnostic_gp",
                                  "transformer", "transformer_no_return_agnostic", "states", "changes", "one_fold",
                                  "taught_transformer", "taught_mlp")
@@ -110,6 +110,8 @@ class DspoExperiment:
     """Folder of the datasets, NAME.hdf5 (`make experiments EXP=offline_safe_rl` collects them)."""
 
     out: Path = Path("results/dspo.csv")
+    """Rows, made with the same settings all of them. A new file's are kept beside it (NAME.settings.json)."""
+
     discriminators: Path = Path("results/dspo_discriminator.csv")
     runs: Path = Path("runs/dspo_experiment")
     """Folder of the splits and trainings."""
@@ -128,6 +130,9 @@ class DspoExperiment:
             raise ConfigurationError(f"variants: unknown {unknown[0]!r}, expected some of {', '.join(known)}")
         configs = {dataset: override(preset("dspo", self.preset), settings_of(dataset, self.set))
                    for dataset in self.datasets}
+        if "dspo_ddpm" in self.methods and any(config.diffusion.generated == 0 for config in configs.values()):
+            raise ConfigurationError("methods: dspo_ddpm: expected diffusion.generated above 0")
+        self._require_settings()
         rows, told = read_rows(self.out), read_quality(self.discriminators)
         done = {row.key for row in rows}
         jobs = [(seed, dataset) for seed in self.seeds for dataset in self.datasets]
@@ -146,7 +151,7 @@ class DspoExperiment:
                 if (method, dataset, seed, limit) not in done:
                     rows.append(self._row(method, split, dataset, seed, limit, config))
                     append(self.out, rows[-1])
-                    self.out.with_suffix(".md").write_text(f"{LEGEND}\n\n{table(rows)}")
+                    write_table(self.out.with_suffix(".md"), rows)
         return {"results": str(self.out), "discriminators": str(self.discriminators)}
 
     def _row(self, method: str, split: Path, dataset: str, seed: int, limit: float, config: DspoConfig) -> Row:
@@ -168,7 +173,11 @@ class DspoExperiment:
         folder, config = split.parent / method, dataclasses.replace(config, discriminator=settings)
         if method == "dspo_recalled":
             config = recalled(config)
-        DspoRun(split, folder, config, seed, check_device(self.device), progress=False).run()
+        device = check_device(self.device)
+        if method == "dspo_ddpm":
+            share_diffusion(DspoRun(split, split.parent / "dspo", config, seed, device, progress=False), folder)
+            config = sampled_in_all_steps(config)
+        DspoRun(split, folder, config, seed, device, progress=False).run()
         policy, env = load_policy(folder, self.device), TASKS[dataset].make_env()
         try:
             results = [rollout(env, policy, number) for number in range(self.episodes)]
@@ -177,6 +186,14 @@ class DspoExperiment:
         reward, cost = np.mean([[result.reward, result.cost] for result in results], 0)
         return Row(method, dataset, seed, limit, self._scaled(dataset, float(reward)),
                    normalized_cost(float(cost), limit), self.episodes)
+
+    def _require_settings(self) -> None:
+        split = {name: getattr(self, name) for name in ("preset", "set", "demonstrations")}
+        if self.methods:
+            require_settings(self.out, "--out", split | {
+                name: getattr(self, name) for name in ("steps", "batch", "episodes")})
+        if self.variants:
+            require_settings(self.discriminators, "--discriminators", split | {"target_cost": self.target_cost})
 
     def _scaled(self, dataset: str, value: float) -> float:
         returns = read_dsrl(self.data / f"{dataset}.hdf5").returns
@@ -201,6 +218,27 @@ class DspoExperiment:
         return discriminator_quality(signals[asked], truth[asked], threshold).to_json()
 
 
+def sampled_in_all_steps(config: DspoConfig) -> DspoConfig:
+    """The same diffusion, asked by DDPM."""
+    return dataclasses.replace(config, diffusion=dataclasses.replace(
+        config.diffusion, sampling_steps=config.diffusion.diffusion_steps, sampling_eta=1.0))
+
+
+def share_diffusion(run: DspoRun, folder: Path) -> None:
+    """Gives another run the discriminator, signals and diffusion of `run`, which are trained where they are missing."""
+    run.run(["discriminator", "label", "diffusion"])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("discriminator", SIGNALS, "diffusion"):
+        source, partial = run.out / name, folder / f".{name}.tmp"
+        if (folder / name).exists():
+            continue
+        if source.is_dir():
+            shutil.copytree(source, partial, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, partial)
+        partial.rename(folder / name)  # at once: a copy that was interrupted is not taken for a whole one
+
+
 def subset(trajectories: Trajectories, chosen: np.ndarray) -> Trajectories:
     """Some of the trajectories, in the order of `chosen`."""
     rows = np.concatenate([np.arange(trajectories.starts[episode], trajectories.starts[episode + 1])
@@ -209,24 +247,3 @@ def subset(trajectories: Trajectories, chosen: np.ndarray) -> Trajectories:
         trajectories, states=trajectories.states[rows], actions=trajectories.actions[rows],
         starts=np.concatenate([[0], np.cumsum(trajectories.lengths[chosen])]), returns=trajectories.returns[chosen],
         safe=trajectories.safe[chosen])
-
-
-def read_quality(path: Path) -> set[tuple[str, str, int]]:
-    """The (variant, dataset, seed) that a file has rows of."""
-    if not path.exists():
-        return set()
-    with path.open(newline="") as file:
-        return {(line["variant"], line["dataset"], int(line["seed"])) for line in csv.DictReader(file)}
-
-
-def append_quality(path: Path, row: tuple[Any, ...]) -> None:
-    """Adds a row; it is on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if new:
-            writer.writerow(COLUMNS)
-        writer.writerow([f"{value:.4f}" if isinstance(value, float) else value for value in row])
-        file.flush()
-        os.fsync(file.fileno())

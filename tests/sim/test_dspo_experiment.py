@@ -1,21 +1,26 @@
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from safe_policy_core.checkpoint import read_manifest
 from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.sources import together
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import Spec, Specs
 from safe_policy_core.methods.dspo.config import DiscriminatorConfig, DspoConfig
+from safe_policy_core.methods.dspo.pipeline import read_generated
 from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.methods.overrides import override
 from sim.collectors.collect import collect
 from sim.collectors.tasks import TASKS
 from sim.experiments import dspo_figure3
-from sim.experiments.dspo import DspoExperiment, append_quality, read_quality, settings_of, subset, variants
+from sim.experiments.dspo import DspoExperiment, settings_of, subset, variants
 from sim.experiments.dspo_generated import layout_of, play
+from sim.experiments.dspo_results import append_quality, read_quality, require_settings, write_table
+from sim.experiments.rows import Row, read_rows
 from sim.safe_reach.environment import SafeReachEnv
 
 REPLAY_TOLERANCE = 0.002
@@ -108,3 +113,64 @@ def test_an_unknown_method_is_named_before_anything_runs(tmp_path: Path) -> None
     with pytest.raises(ConfigurationError, match=r"unknown 'dspo_recall', expected some of dspo, .*dspo_recalled"):
         DspoExperiment(methods=("dspo", "dspo_recall"), out=tmp_path / "dspo.csv", runs=tmp_path / "runs").run()
     assert not list(tmp_path.iterdir())
+
+
+SMALL = ("discriminator.steps=2", "discriminator.folds=2", "diffusion.steps=2", "diffusion.dim=8",
+         "diffusion.multipliers=[1,2]", "diffusion.horizon=8", "diffusion.generated=4", "diffusion.diffusion_steps=6",
+         "diffusion.sampling_steps=2", "cloning.steps=2", "cloning.units=8")
+
+
+def small_experiment(folder: Path, **changes: Any) -> DspoExperiment:
+    """SafeReach, methods alone, one test episode."""
+    arguments: dict[str, Any] = {"methods": ("dspo_ddpm",), "set": SMALL, **changes}
+    return DspoExperiment(("SafeReach",), (0,), variants=(), demonstrations=3, episodes=1, data=folder,
+                          out=folder / "out.csv", runs=folder / "runs", **arguments)
+
+
+def test_ddpm_differs_from_ddim_in_how_it_is_sampled_alone(tmp_path: Path) -> None:
+    collect(TASKS["SafeReach"], 12, 0, tmp_path / "SafeReach.hdf5")
+    small_experiment(tmp_path).run()
+    runs = tmp_path / "runs" / "SafeReach-0-1-3"
+    assert not (runs / "dspo" / "checkpoint").exists()  # trained as far as it is shared
+    small_experiment(tmp_path, methods=("dspo", "dspo_ddpm")).run()
+    for stage in ("discriminator", "diffusion"):
+        one, other = (read_manifest(runs / method / stage)["sha256"] for method in ("dspo", "dspo_ddpm"))
+        assert one == other
+    (ddim, asked), (ddpm, asked_ddpm) = (read_generated(runs / method / "generated.hdf5") for method in
+                                         ("dspo", "dspo_ddpm"))
+    assert (asked["sampling_steps"], asked["sampling_eta"]) == (2, 0.0)
+    assert asked_ddpm == asked | {"sampling_steps": 6, "sampling_eta": 1.0}
+    np.testing.assert_array_equal(ddim.conditions, ddpm.conditions)
+    assert (ddim.states != ddpm.states).any()
+    assert [row.method for row in read_rows(tmp_path / "out.csv")] == ["dspo_ddpm", "dspo"]
+    with pytest.raises(ConfigurationError, match=r"set: the rows in .*out.csv were made with .*name another --out"):
+        small_experiment(tmp_path, set=(*SMALL, "diffusion.guidance=1")).run()
+    with pytest.raises(ConfigurationError, match=r"dspo_ddpm: expected diffusion.generated above 0"):
+        small_experiment(tmp_path, set=(*SMALL, "diffusion.generated=0")).run()
+
+
+def test_results_of_other_settings_are_refused_and_old_ones_are_left_alone(tmp_path: Path) -> None:
+    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
+    old.write_text("rows\n")
+    for results in (new, old):
+        require_settings(results, "--out", {"set": ("a=1",), "demonstrations": 12})
+        results.write_text("rows\n")
+    require_settings(new, "--out", {"set": ("a=1",), "demonstrations": 12})
+    with pytest.raises(ConfigurationError, match=r"demonstrations: the rows in .*new.csv were made with 12, got 5"):
+        require_settings(new, "--out", {"set": ("a=1",), "demonstrations": 5})
+    require_settings(old, "--out", {"set": (), "demonstrations": 5})
+    assert [path.name for path in tmp_path.glob("*.json")] == ["new.settings.json"]
+
+
+def test_what_stands_before_the_table_stays(tmp_path: Path) -> None:
+    rows = [Row("dspo", "SafeReach", seed, 1.0, 0.5, 0.5, 20) for seed in range(2)]
+    path = tmp_path / "table.md"
+    write_table(path, rows[:1])
+    first = path.read_text()
+    assert first.startswith("Normalised reward")
+    path.write_text(first.replace("Normalised reward", "By hand: of a | b,\nnormalised reward"))
+    write_table(path, rows)
+    written = path.read_text()
+    assert written.startswith("By hand: of a | b,\nnormalised reward")
+    assert written.count("| dataset |") == 1
+    assert "±" in written.partition("\n|")[2]
