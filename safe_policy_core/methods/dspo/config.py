@@ -24,8 +24,9 @@ class DiscriminatorConfig:
     (`DiscriminatorSource`), or all (the paper's). One that earned less may be as safe as any demonstration and is only
     told apart by being poor; one that earned more is the likeliest to have paid for it in safety."""
     folds: int = 4
-    """Discriminators, each trained without its share of both kinds of trajectories, which it then judges. 1: one, which
-    judges what it was trained on (the paper's): it knows the demonstrations by heart, and all others are 0."""
+    """Discriminators, each trained without its share of both kinds of trajectories, which it then judges. Its logits
+    are standardised by those of the unlabelled among them. 1: one, which judges what it was trained on, not standardised
+    (the paper's): it knows the demonstrations by heart, and all others are 0."""
     layers: int = 1
     heads: int = 1
     units: int = 32
@@ -68,6 +69,8 @@ class DiffusionConfig:
     outside loses it (SafeReach, 32 of each: an error of 0.54 after 1200 steps, where 1 is to know nothing)."""
     learning_rate: float = 1e-3
     ema: float = 0.995
+    """Share of the average of weights, which generates, that one step keeps; less in the first steps, of which step n
+    keeps n / (n + 10). The paper has no such beginning."""
     condition_dropout: float = 0.25
     """How often the conditions are left out in training."""
     guidance: float = 1.2
