@@ -158,9 +158,26 @@ class Evaluate:
     device: str = "cpu"
     """Torch device."""
 
+    env: Literal["direct", "ros"] = "direct"
+    """direct: faster than real time, in this process. ros: on the arm of the running ROS graph, through the gate."""
+
+    out: Path | None = None
+    """ros: folder for the recorded episodes."""
+
+    cost_budget: float | None = None
+    """ros: cost of all episodes together at which the running one is ended and no other begins."""
+
+    arm: bool = False
+    """ros: arm the safety gate first; without it somebody else must."""
+
     def run(self) -> dict[str, Any]:
         """Evaluates. Returns the summary and one row an episode."""
         require_positive(episodes=self.episodes)
+        if self.env == "ros":
+            return self._over_ros()
+        for name, value in (("out", self.out), ("cost_budget", self.cost_budget), ("arm", self.arm or None)):
+            if value is not None:
+                raise ConfigurationError(f"{name}: only of an arm; add --env ros or leave it out")
         device = check_device(self.device)
         torch.set_num_threads(1)  # one observation at a time: more threads only wait for each other
         manifest = read_manifest(self.checkpoint)
@@ -182,6 +199,17 @@ class Evaluate:
         return {"task": self.task, "checkpoint": str(self.checkpoint), "method": manifest["method"],
                 "sha256": manifest["sha256"], "first_seed": self.seed, "deterministic": not self.stochastic,
                 "target_cost": self.target_cost, **summarize(results).to_json(), "rows": rows}
+
+    def _over_ros(self) -> dict[str, Any]:
+        if self.out is None:
+            raise ConfigurationError("out: expected a folder for the recorded episodes with --env ros")
+        if self.target_return is not None or self.device != "cpu":
+            raise ConfigurationError("target_return, device: not with --env ros; policy_node asks for what few of the "
+                                     "affordable episodes exceed, on its own device")
+        # Only where somebody drives an arm: ROS is not needed otherwise.
+        over_ros = importlib.import_module("safe_policy_ros.commands").evaluate_over_ros
+        return over_ros(self.checkpoint, self.task, self.episodes, self.out, self.seed, self.target_cost,
+                        not self.stochastic, self.cost_budget, self.arm)
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
 from safe_policy_ros.policy_view import AsSeen, AsStates, view_for
 
+from safe_policy_core.commands import Evaluate
 from safe_policy_core.data.episodes import read_episode
 from safe_policy_core.errors import CheckpointError, ConfigurationError
 from safe_policy_core.methods.overrides import override, preset
@@ -130,3 +132,20 @@ def test_a_threshold_is_changed_between_episodes(client, checkpoints: dict[str, 
         if accepted:
             result = client.run_episode("original", 23, "policy", tmp_path)
             assert read_episode(Path(result["path"])).metadata.get("target_cost") == (cost if cost >= 0 else None)
+
+
+def test_evaluating_on_the_arm_records_and_counts(client, checkpoints: dict[str, Path], tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(client._node.context.get_domain_id()))
+    result = Evaluate(checkpoints["qpt"], episodes=2, seed=30, env="ros", out=tmp_path, target_cost=2.0).run()
+    assert result["count"] == len(result["files"]) == 2 and result["stopped"] == "" and result["faults"] == []
+    assert [json.loads(line)["seed"] for line in (tmp_path / "episodes.jsonl").read_text().splitlines()] == [30, 31]
+    assert 0 <= result["violation_interval"][0] <= result["violations"] / 2 <= result["violation_interval"][1] < 1.01
+    for path in result["files"]:
+        metadata = read_episode(Path(path)).metadata
+        assert metadata["checkpoint_sha256"] == result["sha256"] and metadata["deterministic"] is True
+        assert metadata["target_cost"] == 2.0
+    with pytest.raises(ConfigurationError, match="out: expected a folder"):
+        Evaluate(checkpoints["qpt"], env="ros").run()
+    with pytest.raises(ConfigurationError, match="arm: only of an arm"):
+        Evaluate(checkpoints["qpt"], arm=True).run()

@@ -16,6 +16,7 @@ from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import WrenchStamped
 from rcl_interfaces.srv import SetParameters
 from rclpy.action import ActionClient
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.parameter import Parameter
 from safe_policy_interfaces.action import FineTune, RunEpisode
@@ -76,6 +77,7 @@ class GraphClient:
         self._scene = self._node.create_client(ResetScene, "/scene/reset")
         self._load = self._node.create_client(LoadPolicy, "/policy/load")
         self._tuner_parameters = self._node.create_client(SetParameters, "/fine_tuner/set_parameters")
+        self._policy_parameters = self._node.create_client(SetParameters, "/policy/set_parameters")
         self._run = ActionClient(self._node, RunEpisode, "/policy/run_episode")
         self._learn = ActionClient(self._node, FineTune, "/fine_tuner/learn")
         self._heard: dict[str, float] = {}
@@ -197,13 +199,20 @@ class GraphClient:
 
     def configure_tuner(self, parameters: Mapping[str, Any], timeout: float = 10.0) -> None:
         """Sets parameters of fine_tuner_node: checkpoint, data, out, seed, ..."""
+        self._set(self._tuner_parameters, parameters, timeout)
+
+    def set_target_cost(self, cost: float | None, timeout: float = 10.0) -> None:
+        """The cost that episodes may have from the next one on, for a policy that takes it (QPT, CDT); None: that of
+        its training."""
+        self._set(self._policy_parameters, {"target_cost": -1.0 if cost is None else float(cost)}, timeout)
+
+    def _set(self, client: Client, parameters: Mapping[str, Any], timeout: float) -> None:
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in parameters.items()])
-        answer = self._spinner.wait(self._tuner_parameters.call_async(request), timeout,
-                                    "service /fine_tuner/set_parameters")
+        answer = self._spinner.wait(client.call_async(request), timeout, f"service {client.srv_name}")
         if refused := {result.reason for result in answer.results if not result.successful}:
             reasons = "; ".join(sorted(refused))
-            raise (BusyError if "is running" in reasons else GraphError)(f"/fine_tuner/set_parameters: {reasons}")
+            raise (BusyError if "is running" in reasons else GraphError)(f"{client.srv_name}: {reasons}")
 
     def when_free(self, call: Callable[[], T], timeout: float = FREE_TIMEOUT) -> T:
         """The value of `call`, tried again while a node is at work: a client that died left it an episode to finish."""

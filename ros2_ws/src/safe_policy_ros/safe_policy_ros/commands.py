@@ -1,4 +1,4 @@
-"""What `safe-policy collect` and `finetune` do with `--env ros`: they drive a running graph."""
+"""What `safe-policy collect`, `evaluate` and `finetune` do with `--env ros`: they drive a running graph."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from safe_policy_core.statistics import clopper_pearson
 from safe_policy_core.training.online import budget_spent
 from safe_policy_core.training.session import EPISODES, FinetuneSession
 from safe_policy_core.training.weight_check import VIOLATION_TOLERANCE
@@ -44,6 +45,39 @@ def collect_over_ros(task: str, episodes: int, out: Path | str, seed: int = 0, o
                 rows.append(row)
                 _log(out / "episodes.jsonl", row)
             return {"task": task, **_totals(rows), "faults": session.faults, "gate": client.gate()}
+
+
+def evaluate_over_ros(checkpoint: Path | str, task: str, episodes: int, out: Path | str, seed: int = 0,
+                      target_cost: float | None = None, deterministic: bool = True, cost_budget: float | None = None,
+                      arm: bool = False, wait: float = WAIT) -> dict[str, Any]:
+    """The policy in `checkpoint` acts on the arm; its episodes are recorded into `out`, a row each in
+    `out`/episodes.jsonl.
+
+    target_cost: for policies that take it; None: that of their training. cost_budget: cost of all episodes together at
+    which the running one is ended and no other begins; the gate's own budget does the same. Returns counts, exact 95%
+    intervals of success and violation, and the gate's counters. Raises as `collect_over_ros`.
+    """
+    out = Path(out)
+    with GraphClient() as client:
+        client.wait_ready(wait)
+        sha256 = client.when_free(lambda: client.load(checkpoint))
+        client.set_target_cost(target_cost)
+        rows: list[Step] = []
+        stopped = ""
+        with contextlib.closing(Session(client, arm)) as session:
+            for index in tqdm(range(episodes), desc="evaluate", unit="episode", disable=None):
+                session.console.wait_while_paused()
+                left = math.inf if cost_budget is None else cost_budget - sum(row["episode_cost"] for row in rows)
+                stopped = ("the operator" if session.console.stopped else "" if left > 0 else
+                           f"the cost budget: {cost_budget:g} spent") or client.cost_budget_spent()
+                if stopped:
+                    break
+                row = session.episode(task, seed + index, "policy", out, "policy", left, deterministic)
+                rows.append(row | {"checkpoint_sha256": sha256})
+                _log(out / "episodes.jsonl", rows[-1])
+            return {"task": task, "checkpoint": str(checkpoint), "sha256": sha256, "target_cost": target_cost,
+                    **_totals(rows), **_intervals(rows), "stopped": stopped, "faults": session.faults,
+                    "gate": client.gate()}
 
 
 def finetune_over_ros(task: str, episodes: int, updates: int, checkpoint: Path | str, out: Path | str, seed: int = 0,
@@ -128,6 +162,13 @@ def _totals(rows: list[Step]) -> dict[str, Any]:
             "successes": sum(row["success"] for row in rows), "violations": sum(row["violation"] for row in rows),
             "steps": steps, "total_cost": cost, "cost_regret": cost / max(1, steps),  # FOSP D.2
             "reward": sum(row["episode_return"] for row in rows) / max(1, len(rows))}
+
+
+def _intervals(rows: list[Step]) -> dict[str, list[float]]:
+    """Exact 95% intervals of the rates of success and violation; of no episode they are [0, 1]."""
+    return {f"{name}_interval": [round(end, 4) for end in
+                                 (clopper_pearson(sum(row[name] for row in rows), len(rows)) if rows else (0.0, 1.0))]
+            for name in ("success", "violation")}
 
 
 def _absolute(path: Path | str) -> str:

@@ -43,18 +43,18 @@ class Session:
             client.arm()
 
     def episode(self, task: str, seed: int, source: str, directory: Path, operator: str,
-                budget: float = math.inf) -> dict[str, Any]:
+                budget: float = math.inf, deterministic: bool = False) -> dict[str, Any]:
         """One recorded episode as a row. Raises `GraphError` or `RobotUnavailableError` when there is none.
 
-        budget: cost at which the episode is ended, not only the session after it. So does the gate's own budget, with
-        which it holds a policy.
+        deterministic: the policy's most likely actions, not draws. budget: cost at which the episode is ended, not only
+        the session after it. So does the gate's own budget, with which it holds a policy.
         """
         attempts = ATTEMPTS if self._simulated and self._may_arm else 1
         while True:
             attempts -= 1
             try:
                 self._rearm()
-                row = self._run(task, seed, source, directory, operator, budget)
+                row = self._run(task, seed, source, directory, operator, budget, deterministic)
             except (GraphError, RobotUnavailableError) as error:
                 self.faults.append(str(error))
                 if not attempts:
@@ -76,8 +76,8 @@ class Session:
                         gate["reason"] or "no reason")
             self._client.arm()
 
-    def _run(self, task: str, seed: int, source: str, directory: Path, operator: str,
-             budget: float) -> dict[str, Any]:
+    def _run(self, task: str, seed: int, source: str, directory: Path, operator: str, budget: float,
+             deterministic: bool) -> dict[str, Any]:
         steps: list[dict[str, Any]] = []
         with tqdm(total=80, desc=f"episode {seed}", unit="step", leave=False, disable=None) as bar:
             def hear(step: dict[str, Any]) -> None:
@@ -93,7 +93,8 @@ class Session:
                 spent = source == "policy" and self._client.cost_budget_spent()
                 return bool(spent) or sum(step["cost"] for step in steps) > budget
 
-            result = self._client.run_episode(task, seed, source, directory, operator, on_step=hear, stop_when=over)
+            result = self._client.run_episode(task, seed, source, directory, operator, deterministic, hear,
+                                              stop_when=over)
         if not result["path"]:
             raise GraphError(f"episode of seed {seed} was not recorded: {result['message']}")
         chosen = [step["chosen_policy"] for step in steps]
