@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from safe_policy_core.errors import RobotUnavailableError
+from safe_policy_core.errors import ConfigurationError, RobotUnavailableError
 from safe_policy_core.interfaces import RobotEnv
 from safe_policy_core.scheduling import CONTROL_PRIORITY, come_first, step_back
 from sim.safe_reach import task
@@ -167,6 +167,31 @@ def test_the_episode_is_announced_with_what_a_reader_needs(armed: Rig) -> None:
     assert metadata["limits"]["workspace_low"] == list(task.MOTION_LIMITS.workspace_low)
     assert len(metadata["layout"]["obstacles"]) == 2
     assert metadata["seed"] == 4
+
+
+def test_what_is_to_be_done_meanwhile_is_done_while_the_arm_moves(armed: Rig) -> None:
+    armed.env.reset(5)
+    drive(armed, np.array([1, 0, 0, 0, 0, 0], np.float32), 6)  # away from the start
+    told: list[dict] = []
+    poses: list[np.ndarray] = []
+
+    def look(layout: dict) -> None:
+        told.append(layout)
+        for _ in range(12):
+            poses.append(armed.env.graph.pose_vector()[0][:3])
+            time.sleep(0.02)
+
+    _, info = armed.env.reset(5, look)
+    assert told == [info["layout"]], "the layout that is to come is known before"
+    assert np.linalg.norm(poses[-1] - poses[0]) > 0.005, "the arm moved"
+
+    def fail(layout: dict) -> None:
+        raise ConfigurationError("meanwhile: of a test")
+
+    with pytest.raises(ConfigurationError, match="meanwhile: of a test"):
+        armed.env.reset(5, fail)
+    wait_for(lambda: armed.client.gate()["state"] == "HOLD", 2.0, "the arm at rest, without a fault")
+    armed.env.reset(5)
 
 
 def test_limits_of_the_gate_are_in_the_executed_action(armed: Rig) -> None:
