@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from typing import Literal
 
@@ -209,6 +210,51 @@ def test_it_learns_conditions_and_lengths(predicts: Literal["clean", "noise"]) -
     again, other = stage.generate(wanted, 0), stage.generate(wanted, 1)
     np.testing.assert_array_equal(again.states, made.states)
     assert (other.states != made.states).any()
+
+
+def updated(steps: int, **settings: float) -> tuple[DiffusionStage, list[list[Tensor]]]:
+    """A stage after some steps, and the U-Net's weights before the first and after each."""
+    trajectories = lines(6, safe=2)
+    stage = DiffusionStage(trajectories.specs, dataclasses.replace(
+        CONFIG, diffusion=dataclasses.replace(CONFIG.diffusion, **settings)))  # type: ignore[arg-type]
+    source, weights = DiffusionSource(trajectories, np.linspace(0, 1, 6)), []
+    for step in range(steps + 1):
+        weights.append([value.detach().clone() for value in stage.networks["unet"].parameters()])
+        if step < steps:
+            torch.manual_seed(step)
+            stage.update(source.sample(8, 8, np.random.default_rng(step)))
+    return stage, weights
+
+
+@pytest.mark.parametrize(("dropout", "learns"), [(1.0, False), (0.0, True)])
+def test_conditions_are_left_out_as_often_as_asked(dropout: float, learns: bool) -> None:
+    """Always left out, nothing of them is learned; the rest of the network is."""
+    stage, weights = updated(1, condition_dropout=dropout)
+    names = [name for name, _ in stage.networks["unet"].named_parameters()]
+    moved = {name: not torch.equal(*pair) for name, *pair in zip(names, *weights, strict=True)}
+    assert any(moved[name] for name in names if name.startswith("condition_embedding")) == learns
+    assert any(moved[name] for name in names if name.startswith("output"))
+
+
+def test_the_average_of_weights_by_hand() -> None:
+    """Kept is n / (n + 10) of it in step n, at most `ema`: 1/11, then 2/12, then 0.2."""
+    stage, weights = updated(3, ema=0.2, learning_rate=0.1)
+    for average, first, *others in zip(stage.networks["average"].parameters(), *weights, strict=True):
+        expected = first
+        for kept, now in zip((1 / 11, 2 / 12, 0.2), others, strict=True):
+            expected = kept * expected + (1 - kept) * now
+        torch.testing.assert_close(average.detach(), expected)
+
+
+def test_the_average_generates() -> None:
+    stage, _ = updated(1)
+    wanted = np.zeros((2, 2), np.float32)
+    before = stage.generate(wanted, 0)
+    with torch.no_grad():
+        next(stage.networks["unet"].parameters()).add_(1)
+        np.testing.assert_array_equal(stage.generate(wanted, 0).states, before.states)
+        next(stage.networks["average"].parameters()).add_(1)
+    assert (stage.generate(wanted, 0).states != before.states).any()
 
 
 def test_same_seed_same_weights() -> None:

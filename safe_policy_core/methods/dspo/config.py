@@ -25,8 +25,8 @@ class DiscriminatorConfig:
     told apart by being poor; one that earned more is the likeliest to have paid for it in safety."""
     folds: int = 4
     """Discriminators, each trained without its share of both kinds of trajectories, which it then judges. Its logits
-    are standardised by those of the unlabelled among them. 1: one, which judges what it was trained on, not standardised
-    (the paper's): it knows the demonstrations by heart, and all others are 0."""
+    are standardised by those of the unlabelled among them. 1: one, which judges what it was trained on, by its logits
+    as they are (the paper's): it knows the demonstrations by heart, and all others are 0."""
     layers: int = 1
     heads: int = 1
     units: int = 32
@@ -70,7 +70,7 @@ class DiffusionConfig:
     learning_rate: float = 1e-3
     ema: float = 0.995
     """Share of the average of weights, which generates, that one step keeps; less in the first steps, of which step n
-    keeps n / (n + 10). The paper has no such beginning."""
+    keeps n / (n + 10). The paper does not speak of an average."""
     condition_dropout: float = 0.25
     """How often the conditions are left out in training."""
     guidance: float = 1.2

@@ -7,14 +7,15 @@ diffusion generates and the demonstrations.
 Deviations from the paper: q(r | z) is trained on paired data (after eq. 5, `return_agnostic`), its expectations are
 over balanced batches (`discriminator_stage`), attention is scaled by 1/sqrt(d) (3.1, `discriminator`), long
 trajectories are seen in pieces, and a number beside every generated step says whether the episode still lasts
-(`diffusion_stage`). The U-Net's average (EMA) follows it faster at first, so that a short run does not average over its
-random start. D^G is asked for the median of the demonstrations' signals, where appendix D.1 takes the smallest
-(`DiffusionConfig.signal_quantile`, 0.5). Discriminators are shown changes of state (`inputs`) and, of D^U, rivals of the demonstrations
-(`opposite`), a trajectory is judged by one that was not trained on it (`folds`), the logits of each are standardised by those
-of the unlabelled that it judges, so that all are on one scale (`Judgements.scale`), and the diffusion is conditioned on
-the rank of the signal. In the preset "small" the discriminator is an MLP and the U-Net predicts clean values
-(`config`); "full" has the paper's in both. The preset "recalled" has no diffusion: it clones the recorded trajectories
-that the discriminator recalls, and is told their returns (`CloningConfig`).
+(`diffusion_stage`). An average of the U-Net's weights (EMA) generates, of which the paper does not speak, and follows
+them faster at first, so that a short run does not average over its random start. D^G is asked for the median of the
+demonstrations' signals, where appendix D.1 takes the smallest (`DiffusionConfig.signal_quantile`, 0.5). Discriminators
+are shown changes of state (`inputs`) and, of D^U, rivals of the demonstrations (`opposite`), a trajectory is judged by
+one that was not trained on it (`folds`), the logits of each are standardised by those of the unlabelled that it judges,
+so that all are on one scale (`Judgements.scale`), and the diffusion is conditioned on the rank of the signal. In the
+preset "small" the discriminator is an MLP and the U-Net predicts clean values (`config`); "full" has the paper's in
+both. The preset "recalled" has no diffusion: it clones the recorded trajectories that the discriminator recalls, and is
+told their returns (`CloningConfig`).
 """
 
 from __future__ import annotations
