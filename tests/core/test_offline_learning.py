@@ -212,3 +212,23 @@ def test_what_does_not_fit_is_refused(data: DsrlDataset, tmp_path: Path) -> None
         make_learner("iql", SPECS, small("iql", units=64)).load(tmp_path / "c")
     with pytest.raises(CheckpointError, match="method: expected 'cql'"):
         make_learner("cql", SPECS).load(tmp_path / "c")
+
+
+@pytest.mark.parametrize(("method", "wrong", "message"), [
+    ("cpq", {"cost_limit": -3.0}, "cost_limit: expected a finite number of at least 0, got -3"),
+    ("cpq", {"cost_limit": float("nan")}, "cost_limit"),
+    ("fisor", {"candidates": 0}, "candidates: expected at least 1, got 0"),
+    ("bcq_lag", {"discount": 1.0}, "discount: expected a number above 0 and below 1, got 1"),
+    ("iql", {"discount": 1.5}, "discount"), ("cql", {"samples": 0}, "samples"), ("td3_bc", {"units": 0}, "units"),
+    ("iql", {"expectile": 1.0}, "expectile"), ("coptidice", {"divergence": 0.0}, "divergence"),
+    ("dwbc", {"demonstrations": 0}, "demonstrations")])
+def test_settings_out_of_range_are_refused(method: str, wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        small(method, **wrong)
+
+
+def test_a_limit_outside_the_data_is_logged(data: DsrlDataset, caplog: pytest.LogCaptureFixture) -> None:
+    for limit, logged in ((500.0, 1), (COST_LIMIT, 1), (float(data.cost_returns.max()), 1)):
+        make_learner("cpq", SPECS, small("cpq", cost_limit=limit)).data_source(data)  # type: ignore[attr-defined]
+        assert caplog.text.count("is outside of the data's costs") == logged
+    assert "cost_limit: 500" in caplog.text

@@ -9,18 +9,19 @@ import torch
 
 from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint
 from safe_policy_core.commands import Evaluate, Pretrain
-from safe_policy_core.data.dsrl import write_dsrl
-from safe_policy_core.data.sequences import discounted_to_go
+from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
+from safe_policy_core.data.sequences import discounted_to_go, returns_within
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.interfaces import ActionDecision, Policy, Spec, Specs
 from safe_policy_core.methods.bc.config import BcConfig
+from safe_policy_core.methods.overrides import override
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.qpt.equations import choose, discounted_budget, n_step_targets
 from safe_policy_core.methods.qpt.learner import QptLearner
 from safe_policy_core.methods.qpt.policy import QptPolicy
 from safe_policy_core.methods.registry import load_learner, load_policy, make_learner
-from safe_policy_core.methods.sequence.config import CdtConfig, DtConfig
+from safe_policy_core.methods.sequence.config import CdtConfig, CdtVConfig, DtConfig
 from safe_policy_core.methods.sequence.learner import SequenceLearner
 from safe_policy_core.methods.sequence.model import TOKEN_RANGE, Windows, align, smooth_code
 from safe_policy_core.networks.optimiser import LAST_RATE, rate_at
@@ -430,6 +431,66 @@ def test_wrong_targets_are_refused_and_strange_ones_logged(caplog: pytest.LogCap
     assert "outside of the data's costs" in caplog.text
     policy.reset(0)
     assert policy.target_return == pytest.approx(np.quantile(corridor_dataset(12).returns, 0.95), abs=1e-4)
+
+
+def test_a_trained_target_outside_the_data_is_logged_in_training_and_when_it_is_used(
+        caplog: pytest.LogCaptureFixture) -> None:
+    learner = learner_of("cdt", target_cost=500.0)
+    assert caplog.text.count("target_cost: 500 is outside of the data's costs, 0 to") == 1
+    policy = learner.policy()
+    set_target_cost(policy, 5.0)
+    assert len(caplog.records) == 1
+    set_target_cost(policy, None)
+    assert caplog.text.count("target_cost: 500 is outside of the data's costs, 0 to") == 2
+    caplog.clear()
+    set_target_cost(learner_of("cdt").policy(), None)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("method", "wrong", "message"), [
+    ("cdt", {"target_cost": -5.0}, "target_cost: expected a finite number of at least 0, got -5"),
+    ("cdt", {"target_cost": float("nan")}, "target_cost: .* got nan"),
+    ("dt", {"length": 0}, "length: expected at least 1, got 0"), ("qpt", {"candidates": 0}, "candidates"),
+    ("cdt", {"chunk": 0}, "chunk"), ("cdt", {"augmentation": -1.0}, "augmentation"),
+    ("qpt", {"discount": 1.5}, "discount: expected a share above 0 and up to 1"),
+    ("qpt", {"return_noise": -1.0}, "return_noise"), ("cdt", {"sampled_cost": -1.0}, "sampled_cost"),
+    ("qpt", {"safety_weight": float("inf")}, "safety_weight"), ("cdt_v", {"rgm_steps": 0}, "rgm_steps"),
+    ("cdt", {"heads": 3}, r"heads: expected a divisor of units \(16\), got 3")])
+def test_settings_out_of_range_are_refused_before_training(method: str, wrong: dict[str, Any], message: str) -> None:
+    config = CONFIGS.get(method) or CdtVConfig(**SMALL)
+    with pytest.raises(ConfigurationError, match=message):
+        make_learner(method, SPECS, dataclasses.replace(config, **wrong))
+    if "heads" not in wrong:
+        with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+            override(config, [f"{name}={value}" for name, value in wrong.items()])
+
+
+def test_settings_that_fit_only_together_are_changed_one_by_one() -> None:
+    config = override(CdtConfig(), ["units=12", "heads=4"])
+    assert (config.units, config.heads) == (12, 4)
+
+
+@pytest.mark.parametrize(("episodes", "exact"), [(90, True), (5000, False)])
+def test_what_is_asked_for_is_what_affordable_episodes_return(episodes: int, exact: bool) -> None:
+    """Costs of which most are small and one is large, as in Swimmer: an even grid had one point below 10."""
+    rng = np.random.default_rng(0)
+    costs = np.append(rng.exponential(20.0, episodes - 1), 1000.0)
+    costs[:2] = 0.0
+    returns = costs / 20 + rng.random(episodes)
+    data = DsrlDataset.from_arrays(
+        observations=np.zeros((episodes, 2)), next_observations=np.zeros((episodes, 2)), costs=costs, rewards=returns,
+        actions=np.zeros((episodes, 1)), terminals=np.ones(episodes, bool), timeouts=np.zeros(episodes, bool),
+        specs=SPECS)
+    learner = make_learner("cdt", SPECS, CONFIGS["cdt"])
+    learner.data_source(data)  # type: ignore[attr-defined]
+    model = learner.model  # type: ignore[attr-defined]
+    assert (float(model.frontier_cost[0]), float(model.frontier_cost[-1])) == (0.0, 1000.0)
+    limits = np.sort(np.append(rng.uniform(0, 60, 200), [0.0, 10.0, 1000.0, 5000.0]))
+    expected = returns_within(data, np.union1d(data.cost_returns, limits), CONFIGS["cdt"].target_quantile)
+    expected = expected[np.searchsorted(np.union1d(data.cost_returns, limits), limits)]
+    asked = np.array([model.asked_return(limit) for limit in limits])
+    np.testing.assert_allclose(asked, expected, atol=1e-4 if exact else 0.02 * np.ptp(expected))
+    assert (asked <= expected + 1e-4).all()  # never for more than the affordable ones give
 
 
 def test_the_best_return_is_asked_for_where_configured() -> None:

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safe_policy_core.methods.ranges import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    BETWEEN_0_AND_1,
+    SHARE,
+    SHARE_ABOVE_0,
+    Range,
+    check_ranges,
+)
+
 BATCH, LENGTH = 512, 1
 """Steps of a training batch; a step stands alone."""
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("units", "layers", "vae_units", "candidates", "mmd_samples", "samples", "steps", "actor_every",
+                     "demonstrations"), AT_LEAST_1),
+    **dict.fromkeys(("learning_rate", "actor_learning_rate", "vae_learning_rate", "dual_learning_rate",
+                     "correction_learning_rate", "cost_limit", "kl_weight", "perturbation", "mmd_limit", "outside_cost",
+                     "recovery", "cost_divergence", "blocks"), AT_LEAST_0),
+    **dict.fromkeys(("reward_scale", "mmd_width", "divergence"), ABOVE_0),
+    **dict.fromkeys(("discount", "expectile"), BETWEEN_0_AND_1),
+    **dict.fromkeys(("target_rate", "actor_target_rate", "demonstration_share"), SHARE_ABOVE_0),
+    "soft_clipping": SHARE, "dropout": BELOW_1}
+"""Of the settings of all methods of this family, by name."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +49,9 @@ class OfflineConfig:
     standardise: bool = True
     """Observations, by the dataset. OSRL takes them as they are, which is better where lidars that are nearly always
     0 are blown up (PointCircle1), and worse in PointGoal1 (results/README.md)."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, RANGES)
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,10 @@ from safe_policy_core.data.transitions import TransitionStore
 from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Policy, Specs
 from safe_policy_core.methods.configuration import from_json
-from safe_policy_core.methods.offline.config import OfflineConfig
+from safe_policy_core.methods.offline.config import ConstrainedConfig, OfflineConfig
 from safe_policy_core.methods.offline.model import OfflineModel, Steps
 from safe_policy_core.methods.offline.policy import OfflinePolicy
+from safe_policy_core.methods.ranges import warn_outside
 from safe_policy_core.methods.training_state import load_state, save_state
 from safe_policy_core.networks.optimiser import Optimiser
 
@@ -63,6 +64,9 @@ class OfflineLearner(ABC):
         """Single steps; the first time, their scales are measured."""
         if self.step == 0:
             self.model.fit(dataset, self.config.reward_scale)
+            if isinstance(self.config, ConstrainedConfig):
+                warn_outside("cost_limit", self.config.cost_limit, float(dataset.cost_returns.min()),
+                             float(dataset.cost_returns.max()))
         return TransitionStore(dataset)
 
     def update(self, batch: Mapping[str, np.ndarray]) -> dict[str, float]:

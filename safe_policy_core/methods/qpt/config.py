@@ -7,9 +7,16 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+from safe_policy_core.methods.ranges import AT_LEAST_0, AT_LEAST_1, SHARE_ABOVE_0, Range, check_ranges
 from safe_policy_core.methods.sequence.config import BATCH, LENGTH, SequenceConfig
 
 __all__ = ["BATCH", "LENGTH", "QptConfig"]
+
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("critic_units", "critic_layers", "candidates"), AT_LEAST_1),
+    **dict.fromkeys(("critic_learning_rate", "reward_weight", "safety_weight", "return_noise"), AT_LEAST_0),
+    **dict.fromkeys(("discount", "target_rate"), SHARE_ABOVE_0)}
+"""Of the settings that QPT adds, by name."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class QptConfig(SequenceConfig):
     draws cost three times as much (results/README.md)."""
     shared_history: bool = False
     """Candidates differ in the newest return-to-go alone, so that the history is computed once for all of them."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_ranges(self, RANGES)
 
 
 def _only(*parts: str) -> Callable[[], QptConfig]:

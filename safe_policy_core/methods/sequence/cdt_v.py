@@ -53,6 +53,9 @@ class CdtVLearner(SequenceLearner):
     model_class = CdtVModel
     policy_class = CdtVPolicy
 
+    def check_target(self, dataset: DsrlDataset) -> None:
+        """Its target is the demonstrations' cost, which is the data's by itself."""
+
     def data_source(self, dataset: DsrlDataset) -> SequenceStore:
         """Before the first step, trains RGM; later its weights come with the checkpoint."""
         config, rgm = self.config, RgmLearner(self.specs, self.config.rgm, self.seed, self.device)

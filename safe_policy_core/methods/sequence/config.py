@@ -5,9 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from safe_policy_core.methods.offline.config import RgmConfig
+from safe_policy_core.methods.ranges import (
+    ABOVE_0,
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BELOW_1,
+    FINITE,
+    SHARE_ABOVE_0,
+    Range,
+    check_ranges,
+)
 
 BATCH, LENGTH = 256, 1
 """Windows of a training batch (the papers' 2048 is for a GPU); their length is in the configuration."""
+RANGES: dict[str, Range] = {
+    **dict.fromkeys(("length", "layers", "heads", "units", "episode_length", "chunk", "rgm_steps", "rgm_batch"),
+                    AT_LEAST_1),
+    **dict.fromkeys(("cost_weight", "learning_rate", "weight_decay", "warm_up", "decay", "augmentation", "prompt_steps",
+                     "target_cost"), AT_LEAST_0),
+    **dict.fromkeys(("initial_temperature", "gradient_clip", "sampled_cost"), ABOVE_0),
+    **dict.fromkeys(("target_entropy", "target_return"), FINITE), "dropout": BELOW_1, "target_quantile": SHARE_ABOVE_0}
+"""Of settings, by name. Whether `heads` divides `units` is for the model: settings are changed one by one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,9 @@ class SequenceConfig:
     target_quantile: float = 0.95
     """Of the returns of episodes of at most the target cost. The best of them (1) was often luck: one empty way among
     hundreds, or a driver on the edge. Who asks for it is given that driver (results/README.md)."""
+
+    def __post_init__(self) -> None:
+        check_ranges(self, RANGES)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from safe_policy_core.errors import DatasetError
 from safe_policy_core.interfaces import Specs
 from safe_policy_core.methods.configuration import from_json
 from safe_policy_core.methods.offline.learner import OfflineLearner
+from safe_policy_core.methods.ranges import warn_outside
 from safe_policy_core.methods.sequence.config import SequenceConfig
 from safe_policy_core.methods.sequence.model import SequenceModel, Windows, align
 from safe_policy_core.methods.sequence.policy import SequencePolicy
@@ -52,6 +53,7 @@ class SequenceLearner(OfflineLearner):
         config = self.config
         if self.step == 0:
             self.model.measure(dataset)
+            self.check_target(dataset)
         relabelled = None
         if config.augmentation:
             relabelled = augmented(dataset, config.augmentation, np.random.default_rng((self.seed, AUGMENTATION)))
@@ -59,6 +61,11 @@ class SequenceLearner(OfflineLearner):
         if config.prompt_steps:
             return PromptedStore(dataset, config.length, config.prompt_steps, weights, relabelled)
         return SequenceStore(dataset, config.length, weights, relabelled)
+
+    def check_target(self, dataset: DsrlDataset) -> None:
+        """Says, before any training, where the target cost is none of the data's."""
+        warn_outside("target_cost", self.config.target_cost, float(dataset.cost_returns.min()),
+                     float(dataset.cost_returns.max()))
 
     def dearest(self, dataset: DsrlDataset) -> float:
         """What episodes cost that are just not drawn any more."""

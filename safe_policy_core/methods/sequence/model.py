@@ -33,7 +33,7 @@ TOKEN_RANGE = 10.0
 """The largest return and the largest cost in the data become numbers of this size."""
 LARGEST_STATE = 10.0
 """Standardised observations are clipped at this size: what lies further out was never in the data."""
-ROWS_FOR_STATISTICS, FRONTIER_POINTS = 200_000, 101
+ROWS_FOR_STATISTICS, FRONTIER_POINTS, FRONTIER_CANDIDATES = 200_000, 101, 1000
 
 
 class Windows(NamedTuple):
@@ -189,11 +189,30 @@ class Temperature(nn.Module):
         return self.logarithm.exp()
 
 
+def reward_frontier(dataset: DsrlDataset, quantile: float) -> tuple[np.ndarray, np.ndarray]:
+    """`returns_within` as `FRONTIER_POINTS` costs, ascending from the cheapest episode's to the dearest's, and returns.
+
+    The costs are those at which the return rises: all of them, or where there is no room, those at which it has risen
+    by another hundredth of its range. In between it is that of the point before. (An even grid over the costs had one
+    point below 10 where the dearest episode costs 1000.)
+    """
+    costs = np.unique(dataset.cost_returns)
+    if len(costs) > FRONTIER_CANDIDATES:
+        costs = costs[np.linspace(0, len(costs) - 1, FRONTIER_CANDIDATES).round().astype(int)]
+    returns = returns_within(dataset, costs, quantile)
+    rises = np.flatnonzero(np.diff(returns, prepend=-np.inf) > 0)
+    if len(rises) >= FRONTIER_POINTS:
+        levels = np.linspace(returns[0], returns[-1], FRONTIER_POINTS - 1)
+        rises = np.unique(np.searchsorted(returns, levels))
+    index = np.concatenate([rises, np.full(FRONTIER_POINTS - len(rises), len(costs) - 1)])
+    return costs[index], returns[index]
+
+
 class SequenceModel(nn.Module):
     """The policy with what was measured on its data, once, by `measure`.
 
     largest_return, largest_cost: of an episode. largest_step_cost: of a step. horizon: steps of the
-    longest episode. frontier_cost, frontier_return: what is asked for at most a cost, at some costs.
+    longest episode. frontier_cost, frontier_return: what is asked for at most a cost (`reward_frontier`).
     """
 
     largest_return: Tensor
@@ -205,9 +224,8 @@ class SequenceModel(nn.Module):
 
     def __init__(self, specs: Specs, config: SequenceConfig) -> None:
         super().__init__()
-        if not 0 < config.target_quantile <= 1:
-            raise ConfigurationError("target_quantile: expected a share above 0 and up to 1, got "
-                                     f"{config.target_quantile:g}")
+        if config.units % config.heads:
+            raise ConfigurationError(f"heads: expected a divisor of units ({config.units}), got {config.heads}")
         self.config, self.inputs, self.action_dim = config, vector_size(specs), specs.action.shape[0]
         self.actor = ConditionalTransformer(self.inputs, self.action_dim, config)
         self.temperature = Temperature(config.initial_temperature)
@@ -229,9 +247,9 @@ class SequenceModel(nn.Module):
         sums = np.stack([to_go(values, dataset)[some] for values in (dataset.rewards, dataset.costs)], -1)
         units = torch.stack([self.return_unit, self.cost_unit])
         self.actor.to_go.update(torch.as_tensor(sums, device=units.device) * units)
-        costs = np.linspace(dataset.cost_returns.min(), dataset.cost_returns.max(), FRONTIER_POINTS)
+        costs, returns = reward_frontier(dataset, self.config.target_quantile)
         self.frontier_cost.copy_(torch.from_numpy(costs))
-        self.frontier_return.copy_(torch.from_numpy(returns_within(dataset, costs, self.config.target_quantile)))
+        self.frontier_return.copy_(torch.from_numpy(returns))
 
     @property
     def unknown_return(self) -> Tensor | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import numpy as np
@@ -11,10 +10,9 @@ from torch import Tensor
 
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.interfaces import ActionDecision, Observation, Policy, Specs
+from safe_policy_core.methods.ranges import warn_outside
 from safe_policy_core.methods.sequence.model import SequenceModel, Windows
 from safe_policy_core.networks.transformer import Continuation
-
-log = logging.getLogger(__name__)
 
 
 class SequencePolicy(Policy):
@@ -28,7 +26,7 @@ class SequencePolicy(Policy):
         self.specs, self._model, self._device = specs, model, torch.device(device)
         (self._name,) = specs.observation
         self._generator = torch.Generator(self._device)
-        self.set_target_cost(None)
+        self._next_target: tuple[float | None, float] = (model.config.target_return, self._trained_cost)
         self.reset(0)
 
     @property
@@ -53,16 +51,16 @@ class SequencePolicy(Policy):
         (0 where every episode has some) is allowed, is outside of what was learned, and is logged.
         Raises `ConfigurationError` for a negative or infinite cost, or a return that is not finite.
         """
+        cheapest, dearest = float(self._model.frontier_cost[0]), float(self._model.frontier_cost[-1])
         if cost is None:
             self._next_target = (self._model.config.target_return, self._trained_cost)
+            warn_outside("target_cost", self._trained_cost, cheapest, dearest)
             return
         if not (cost >= 0 and math.isfinite(cost)):
             raise ConfigurationError(f"target_cost: expected a number of at least 0, got {cost}")
         if target_return is not None and not math.isfinite(target_return):
             raise ConfigurationError(f"target_return: expected a finite number, got {target_return}")
-        cheapest, dearest = float(self._model.frontier_cost[0]), float(self._model.frontier_cost[-1])
-        if not cheapest <= cost <= dearest:
-            log.warning("target_cost: %g is outside of the data's costs, %g to %g", cost, cheapest, dearest)
+        warn_outside("target_cost", cost, cheapest, dearest)
         self._next_target = (target_return, cost)
 
     def reset(self, seed: int) -> None:
