@@ -30,7 +30,8 @@ EXPERIMENTS = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one experiment. Returns the exit code: 2 for an error that a person can mend."""
+    """Runs one experiment. Returns the exit code: 1 where some of its runs failed, 2 for an error that a person can
+    mend."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if not arguments or arguments[0] not in EXPERIMENTS:
         known = "\n".join(f"  {name:<20} {text}" for name, (_, text) in EXPERIMENTS.items())
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"experiments: {error}\n")
         return error.exit_code
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
-    return 0
+    return 1 if result.get("failed") else 0
 
 
 if __name__ == "__main__":

@@ -30,6 +30,12 @@ star: the highest reward among the safe. Rewards 0 and 1 are the lowest and the 
 the project made itself: not DSRL's constants, so not to be compared with numbers on DSRL's files."""
 
 
+def require_limit(name: str, value: float | None) -> None:
+    """Raises `ConfigurationError` for a cost that no episode can be allowed; None is left to a default."""
+    if value is not None and not 0 <= value < math.inf:
+        raise ConfigurationError(f"{name}: expected a finite number of at least 0, got {value:g}")
+
+
 @dataclass
 class OfflineSafeRl:
     """Trains and tests every method on every dataset. Rows that are in the results already are not run again."""
@@ -93,6 +99,7 @@ class OfflineSafeRl:
         """Runs what is missing. Returns the counts and the files."""
         if self.validation < 0:
             raise ConfigurationError(f"validation: expected at least 0 steps, got {self.validation}")
+        require_limit("target_cost", self.target_cost)
         require_positive(steps=self.steps, episodes=self.episodes, workers=self.workers, batch=self.batch,
                          trajectories=self.trajectories)
         if unknown := [name for name in self.datasets if name not in TASKS]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sim.experiments.job import Job
-from sim.experiments.offline_safe_rl import OfflineSafeRl
+from sim.experiments.offline_safe_rl import OfflineSafeRl, require_limit
 
 
 @dataclass
@@ -28,5 +28,7 @@ class ZeroShot(OfflineSafeRl):
     out: Path = Path("results/offline_zero_shot.csv")
 
     def _jobs(self) -> list[Job]:
+        for factor in self.thresholds:
+            require_limit("thresholds", factor)
         return [dataclasses.replace(job, tested_cost=factor * job.target_cost)
                 for job in super()._jobs() for factor in self.thresholds]

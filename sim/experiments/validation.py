@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,22 +49,42 @@ def ask_safely(policy: Policy, env: RobotEnv, dataset: DsrlDataset, limit: float
                ) -> Trial:
     """Makes `policy`, a `TakesTargets`, ask for the highest return that is safe, or else the one of least cost.
 
-    limit: mean cost of an episode. record: JSON of all trials; where it is there already, they are not run again.
+    limit: mean cost of an episode. record: JSON of all trials; where it is there already, of the same limit and seeds,
+    they are not run again.
     """
     affordable = np.array([max(limit, float(dataset.cost_returns.min()))])
-    if record.exists():
-        trials = [Trial(**trial) for trial in json.loads(record.read_text())]
-    else:
-        trials = []
+    trials = _recorded(record, limit, seeds)
+    if not trials:
         for quantile in QUANTILES:
             asked = float(returns_within(dataset, affordable, quantile)[0])
             trials.append(_trial(policy, env, quantile, asked, limit, seeds))
             if trials[-1].safe(limit):
                 break
-        record.write_text(json.dumps([asdict(trial) for trial in trials], indent=1) + "\n")
+        found = {**_asked_of(limit, seeds), "trials": [asdict(trial) for trial in trials]}
+        record.write_text(json.dumps(found, indent=1) + "\n")
     chosen = trials[-1] if trials[-1].safe(limit) else min(trials, key=lambda trial: trial.cost)
     set_target_cost(policy, limit, chosen.target_return)
     return chosen
+
+
+def _asked_of(limit: float, seeds: Sequence[int]) -> dict[str, Any]:
+    """What trials depend on beside the policy and its data."""
+    return {"limit": limit, "first_seed": seeds[0], "episodes": len(seeds)}
+
+
+def _recorded(record: Path, limit: float, seeds: Sequence[int]) -> list[Trial]:
+    """The trials of an earlier run; none where there was none, or it had other seeds.
+
+    Records from before their seeds were written are lists, and taken as they are: committed results rest on them.
+    """
+    if not record.exists():
+        return []
+    found = json.loads(record.read_text())
+    if isinstance(found, dict):
+        if any(found[name] != value for name, value in _asked_of(limit, seeds).items()):
+            return []
+        found = found["trials"]
+    return [Trial(**trial) for trial in found]
 
 
 def _trial(policy: Policy, env: RobotEnv, quantile: float, asked: float, limit: float, seeds: Sequence[int]) -> Trial:

@@ -172,7 +172,7 @@ def test_sequence_models_ask_for_what_was_safe_on_other_layouts(tmp_path: Path, 
     settings = ("length=2", "layers=1", "heads=2", "units=8")
     run = experiment(data, tmp_path, methods=("cdt", METHOD), set=settings, validation=160)
     assert run.run()["runs"] == 2
-    trials = json.loads((tmp_path / "runs" / "cdt-SafeReach-0-1-3" / "asked_1.json").read_text())
+    trials = json.loads((tmp_path / "runs" / "cdt-SafeReach-0-1-3" / "asked_1.json").read_text())["trials"]
     assert trials[0]["quantile"] == 1.0
     assert 1 <= trials[0]["episodes"] <= 160 / TASKS["SafeReach"].horizon
     assert not (tmp_path / "runs" / f"{METHOD}-SafeReach-0-1-3" / "asked_1.json").exists()
@@ -203,7 +203,9 @@ def test_wrong_use_is_named(tmp_path: Path, data: Path) -> None:
     torn.write_text(",".join(COLUMNS) + "\nbc,A,0,10\n")
     for message, settings in {
         "datasets: unknown 'Nope'": {"datasets": ("Nope",)}, "steps": {"steps": 0}, "episodes": {"episodes": 0},
-        "validation": {"validation": -1}, "method: unknown name 'telepathy'": {"methods": ("telepathy",)},
+        "validation": {"validation": -1}, "target_cost: .*got -1": {"target_cost": -1.0},
+        "target_cost: .*got nan": {"target_cost": float("nan")},
+        "method: unknown name 'telepathy'": {"methods": ("telepathy",)},
         "expected the columns method": {"out": other},
         r"torn\.csv: line 2": {"out": torn}, "device: 'cuda:99'": {"device": "cuda:99"},
         "set: 'heads=2' is for none of cpq": {"set": ("heads=2",)},
@@ -218,6 +220,14 @@ def test_command_line(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[
     assert "offline_safe_rl" in capsys.readouterr().err
     assert command_line.main(["offline_safe_rl", "--datasets", "Nope"]) == 2
     assert "Nope" in capsys.readouterr().err
+    assert command_line.main(["offline_zero_shot", "--thresholds", "-1"]) == 2
+    assert "thresholds: expected a finite number of at least 0, got -1" in capsys.readouterr().err
+    words = ["offline_safe_rl", "--methods", METHOD, "--datasets", "SafeReach", "--seeds", "0", "--steps", "2",
+             "--batch", "8", "--episodes", "1", "--data", str(data), "--out", str(tmp_path / "rows.csv"), "--runs"]
+    (tmp_path / "in the way").write_text("")
+    assert command_line.main([*words, str(tmp_path / "in the way")]) == 1
+    assert len(json.loads(capsys.readouterr().out)["failed"]) == 1
+    assert command_line.main([*words, str(tmp_path / "runs")]) == 0
 
 
 def test_make_runs_the_experiment_that_is_named() -> None:

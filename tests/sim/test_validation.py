@@ -61,11 +61,11 @@ def dataset() -> DsrlDataset:
         terminals=np.ones(rows, bool), timeouts=np.zeros(rows, bool))
 
 
-def asked(costs: list[list[float]], folder: Path) -> tuple[Trial, AskingPolicy, PaidEnv]:
+def asked(costs: list[list[float]], folder: Path, seeds: range = SEEDS) -> tuple[Trial, AskingPolicy, PaidEnv]:
     """costs: of each quantile in turn, by the seed."""
     returns = [5.0, 4.75, 4.25, 3.5]
     policy, env = AskingPolicy(), PaidEnv(dict(zip(returns, costs, strict=True)))
-    return ask_safely(policy, env, dataset(), LIMIT, SEEDS, folder / "asked.json"), policy, env
+    return ask_safely(policy, env, dataset(), LIMIT, seeds, folder / "asked.json"), policy, env
 
 
 def test_the_highest_return_that_is_safe_is_asked_for(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_the_highest_return_that_is_safe_is_asked_for(tmp_path: Path) -> None:
 def test_a_mean_within_the_limit_by_less_than_its_error_is_not_safe(tmp_path: Path) -> None:
     """Costs of 0 and 3.6, ten of them: mean 1.8, standard error 1.8 * sqrt(10 / 9) / sqrt(10) = 0.6."""
     found, _, _ = asked([[0.0, 3.6], [1.9], [0.0], [0.0]], tmp_path)
-    trials = json.loads((tmp_path / "asked.json").read_text())
+    trials = json.loads((tmp_path / "asked.json").read_text())["trials"]
     assert trials[0]["cost"] == pytest.approx(1.8)
     assert trials[0]["cost_error"] == pytest.approx(0.6)
     assert found.quantile == 0.95
@@ -90,7 +90,8 @@ def test_where_none_is_safe_the_least_cost_is_asked_for(tmp_path: Path) -> None:
     found, policy, _ = asked([[9.0], [5.0], [3.0], [4.0]], tmp_path)
     assert found.quantile == 0.85
     assert policy.target == (LIMIT, pytest.approx(4.25))
-    assert [trial["quantile"] for trial in json.loads((tmp_path / "asked.json").read_text())] == list(QUANTILES)
+    trials = json.loads((tmp_path / "asked.json").read_text())["trials"]
+    assert [trial["quantile"] for trial in trials] == list(QUANTILES)
 
 
 def test_what_was_tried_is_not_run_again(tmp_path: Path) -> None:
@@ -99,3 +100,20 @@ def test_what_was_tried_is_not_run_again(tmp_path: Path) -> None:
     assert (again, policy.target, env.seeds) == (first, (LIMIT, first.target_return), [])
     set_target_cost(policy, None)
     assert policy.target == (None, None)
+
+
+def test_trials_on_other_episodes_are_run_anew(tmp_path: Path) -> None:
+    asked([[9.0], [5.0], [1.0], [0.0]], tmp_path)
+    found, _, env = asked([[0.0], [0.0], [0.0], [0.0]], tmp_path, range(4))
+    assert (found.quantile, found.episodes, env.seeds) == (1.0, 4, list(range(4)))
+    record = json.loads((tmp_path / "asked.json").read_text())
+    assert (record["limit"], record["first_seed"], record["episodes"]) == (LIMIT, 0, 4)
+
+
+def test_a_record_without_seeds_counts_as_it_did(tmp_path: Path) -> None:
+    """A list alone, as committed results were chosen by."""
+    first, _, _ = asked([[9.0], [5.0], [1.0], [0.0]], tmp_path)
+    path = tmp_path / "asked.json"
+    path.write_text(json.dumps(json.loads(path.read_text())["trials"]))
+    again, _, env = asked([[0.0], [0.0], [0.0], [0.0]], tmp_path, range(4))
+    assert (again, env.seeds) == (first, [])
