@@ -147,20 +147,25 @@ def find_dsrl_file(name: Path | str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    folder = Path(os.environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY).expanduser()
-    task = load_tasks().get(str(name))
-    path = folder / (task.file if task else name)
+    path = downloaded_path(name)
     if path.is_file():
         return path
     raise DatasetError(f"{name}: no such DSRL file; looked for {Path(name).absolute()} and {path} (download it there, "
                        f"or name its folder in ${DIRECTORY_VARIABLE})")
 
 
+def downloaded_path(name: Path | str) -> Path:
+    """Where a file of this name, or of this task, is in `$DSRL_DATASET_DIR`, whether it is there or not."""
+    folder = Path(os.environ.get(DIRECTORY_VARIABLE) or DEFAULT_DIRECTORY).expanduser()
+    task = load_tasks().get(str(name))
+    return folder / (task.file if task else name)
+
+
 def is_dsrl_file(path: Path | str) -> bool:
     """Whether a file is HDF5 and has one of DSRL's keys at its top; it may still be unfit for reading."""
     try:
         with h5py.File(path) as file:
-            return any(isinstance(file.get(key), h5py.Dataset) for key in ("observations", "terminals", "timeouts"))
+            return any(isinstance(file.get(key), h5py.Dataset) for key in KEYS)
     except OSError:
         return False
 
@@ -206,7 +211,7 @@ def write_dsrl(path: Path | str, dataset: DsrlDataset) -> None:
 def _assemble(columns: dict[str, Any], name: str, specs: Specs | None, metadata: dict[str, Any]) -> DsrlDataset:
     """A dataset from arrays or HDF5 datasets by key."""
     _check_shapes(columns, name)
-    flags = {key: np.asarray(columns[key][()]).reshape(-1).astype(bool) for key in ("terminals", "timeouts")}
+    flags = {key: _flags(columns[key], f"{name}: {key}") for key in ("terminals", "timeouts")}
     ends = np.flatnonzero(flags["terminals"] | flags["timeouts"])
     if not len(ends):
         raise DatasetError(f"{name}: no whole episode: neither terminals nor timeouts is set in any of "
@@ -223,6 +228,15 @@ def _assemble(columns: dict[str, Any], name: str, specs: Specs | None, metadata:
     return DsrlDataset(values["observations"], values["actions"], values["rewards"], values["costs"],
                        flags["terminals"][:rows], flags["timeouts"][:rows], starts, final, specs, every, name,
                        len(flags["terminals"]) - rows, metadata)
+
+
+def _flags(column: Any, where: str) -> np.ndarray:
+    """(N,) bool. NaN would be true, and the end of an episode."""
+    values = np.asarray(column[()]).reshape(-1)
+    if not np.isfinite(values).all():
+        raise DatasetError(f"{where}: row {int(np.flatnonzero(~np.isfinite(values))[0])} is not finite (NaN or "
+                           "infinite)")
+    return values.astype(bool)
 
 
 def _check_shapes(columns: dict[str, Any], name: str) -> None:

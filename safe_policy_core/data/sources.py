@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import h5py
 import numpy as np
 
-from safe_policy_core.data.dsrl import DsrlDataset, find_dsrl_file, is_dsrl_file, read_dsrl
+from safe_policy_core.data.dsrl import DsrlDataset, downloaded_path, find_dsrl_file, is_dsrl_file, read_dsrl
 from safe_policy_core.data.dsrl_tasks import load_tasks
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.errors import DatasetError
@@ -18,6 +20,8 @@ SAFE, UNLABELLED = "safe", "unlabelled"
 """The two parts of a split for learning without cost labels, see `split_safe`."""
 KNOWN_SAFE = "demonstrations"
 """Field of a dataset's metadata: numbers of the episodes that are known to be safe."""
+
+log = logging.getLogger(__name__)
 
 
 class DataSource(Protocol):
@@ -37,7 +41,8 @@ def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore 
     """One DSRL file, by path, name or task (`find_dsrl_file`), or the episodes of files and folders.
 
     The folder of a split of a DSRL file is both its parts, of which the demonstrations are named (`KNOWN_SAFE`).
-    Raises `DatasetError`, also for several DSRL files: their episodes belong to different tasks.
+    Raises `DatasetError`, also for several DSRL files: their episodes belong to different tasks. Steps of a DSRL file
+    after the end of its last episode are logged.
     """
     parts = [paths[0] / f"{part}.hdf5" for part in (SAFE, UNLABELLED)] if len(paths) == 1 else []
     if parts and all(part.is_file() for part in parts):
@@ -45,10 +50,25 @@ def open_data(paths: Sequence[Path], skip_broken: bool = False) -> EpisodeStore 
     names = [str(path) for path in paths]
     dsrl = [name for name in names if means_dsrl(name)]
     if not dsrl:
+        if len(names) == 1 and paths[0].is_file():
+            _require_readable(names[0])
         return EpisodeStore(paths, skip_broken=skip_broken)
     if len(names) > 1:
         raise DatasetError(f"{dsrl[0]}: a DSRL file is trained on alone; {len(names)} were named")
-    return read_dsrl(find_dsrl_file(dsrl[0]))
+    dataset = read_dsrl(find_dsrl_file(dsrl[0]))
+    if dataset.dropped:
+        log.warning("%s: the last %d of %d steps are left out: their episode has no end", dataset.name, dataset.dropped,
+                    dataset.rows + dataset.dropped)
+    return dataset
+
+
+def _require_readable(name: str) -> None:
+    """A file named alone that cannot be opened may be meant as either kind, and is neither."""
+    try:
+        h5py.File(name).close()
+    except OSError as error:
+        raise DatasetError(f"{name}: truncated or not HDF5, neither an episode file nor a DSRL file; convert it or "
+                           f"download it again ({error})") from error
 
 
 def together(first: DsrlDataset, second: DsrlDataset) -> DsrlDataset:
@@ -62,9 +82,9 @@ def together(first: DsrlDataset, second: DsrlDataset) -> DsrlDataset:
 
 
 def means_dsrl(name: str) -> bool:
-    """Whether a DSRL file is meant: by what it contains, or, where there is no such path, by a name that
-    `$DSRL_DATASET_DIR` may know."""
+    """Whether a DSRL file is meant: by what it contains, or, where there is no such path, by the name of a task or of a
+    file that `$DSRL_DATASET_DIR` has or may have."""
     if Path(name).exists():
         return is_dsrl_file(name)
     tasks = load_tasks()
-    return name in tasks or any(name == task.file for task in tasks.values())
+    return name in tasks or any(name == task.file for task in tasks.values()) or downloaded_path(name).is_file()

@@ -86,6 +86,8 @@ def test_a_trailing_fragment_is_dropped(tmp_path: Path) -> None:
     (lambda a: a.update(observations=a["observations"][:, 0]), "observations: expected shape"),
     (lambda a: a.update(next_observations=a["next_observations"][:, :2]), "next_observations: expected shape"),
     (lambda a: a.update(costs=np.array([b"a"] * 5)), "costs: expected numbers"),
+    (lambda a: a.update(terminals=np.array([0, np.nan, 1, 0, 0])), "terminals: row 1 is not finite"),
+    (lambda a: a.update(timeouts=np.array([0, 0, 0, np.inf, 1.0])[:, None]), "timeouts: row 3 is not finite"),
 ])
 def test_bad_files_are_named(tmp_path: Path, change: Any, message: str) -> None:
     arrays = columns()
@@ -123,6 +125,10 @@ def test_files_are_found_by_path_name_and_task(tmp_path: Path, monkeypatch: pyte
     path = write(tmp_path / load_tasks()["PointGoal1"].file, columns())
     assert find_dsrl_file(path) == find_dsrl_file(path.name) == find_dsrl_file("PointGoal1") == path
     assert open_data([Path("PointGoal1")]).rows == 5
+    own = write(tmp_path / "Mine.hdf5", columns((2, 2)))
+    assert find_dsrl_file("Mine.hdf5") == own and open_data([Path("Mine.hdf5")]).rows == 4
+    with pytest.raises(DatasetError, match=r"Yours\.hdf5: no such episode file"):
+        open_data([Path("Yours.hdf5")])
     with pytest.raises(DatasetError, match=r"CarGoal1: no such DSRL file.*DSRL_DATASET_DIR"):
         find_dsrl_file("CarGoal1")
 
@@ -133,6 +139,27 @@ def test_what_is_and_what_is_not_a_dsrl_file(tmp_path: Path) -> None:
     first = write(tmp_path / "a.hdf5", columns())
     with pytest.raises(DatasetError, match="trained on alone"):
         open_data([first, first])
+
+
+def test_what_is_neither_is_named_as_what_it_may_be(tmp_path: Path) -> None:
+    arrays = columns((400, 400))
+    part = write(tmp_path / "part.hdf5", {key: arrays[key] for key in ("rewards", "actions")})
+    with pytest.raises(DatasetError, match=r"part\.hdf5: observations: missing; a DSRL file has the keys"):
+        open_data([part])
+    damaged = write(tmp_path / "a.hdf5", arrays)
+    damaged.write_bytes(damaged.read_bytes()[:-2000])
+    text = tmp_path / "text.hdf5"
+    text.write_text("no")
+    for path in (damaged, text):
+        with pytest.raises(DatasetError, match=f"{path.name}: .*neither an episode file nor a DSRL file"):
+            open_data([path])
+
+
+def test_a_fragment_that_is_left_out_of_training_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    open_data([write(tmp_path / "whole.hdf5", columns())])
+    assert not caplog.records
+    open_data([write(tmp_path / "a.hdf5", columns(fragment=4))])
+    assert "a.hdf5: the last 4 of 9 steps are left out" in caplog.text
 
 
 def test_the_table_has_38_tasks_and_its_scores() -> None:
