@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from safe_policy_core.checkpoint import RUN_FOLDER, annotate_checkpoint, find_checkpoint, read_manifest
 from safe_policy_core.data.dsrl import DsrlDataset
+from safe_policy_core.data.dsrl_tasks import named_task
 from safe_policy_core.data.episodes import EpisodeStore
 from safe_policy_core.data.sources import open_data
 from safe_policy_core.environments import make_env
@@ -55,7 +56,8 @@ class Pretrain:
     """Single settings of the configuration: name=value ..."""
 
     init: Path | None = None
-    """Start from the weights and the configuration of this checkpoint."""
+    """Start from the weights and the configuration of this checkpoint. What it had measured on its own data stays too:
+    the scales of observations, rewards and costs, and what is asked for. On data of another scale, train anew."""
 
     batch: int | None = None
     """Sequences of a batch; by default what suits the method."""
@@ -140,7 +142,9 @@ class Evaluate:
     """Checkpoint folder, or the folder of the run that made it."""
 
     task: str = "original"
-    """original, obstacle_shape, target_shape, more_obstacles, random_layout, or a Safety-Gymnasium id."""
+    """original, obstacle_shape, target_shape, more_obstacles, random_layout, or a Safety-Gymnasium id. One of DSRL's
+    tasks (PointGoal1 or OfflinePointGoal1Gymnasium-v0) is evaluated in its simulator, and normalized_reward and
+    normalized_cost are added, by DSRL's constants and the target cost that the policy had."""
 
     episodes: int = 20
     seed: int = 0
@@ -183,7 +187,8 @@ class Evaluate:
         manifest = read_manifest(self.checkpoint)
         policy = load_policy(self.checkpoint, device)
         set_target_cost(policy, self.target_cost, self.target_return)
-        env = open_env(self.task, policy.specs)
+        dsrl = named_task(self.task)
+        env = open_env(dsrl.simulator_id if dsrl else self.task, policy.specs)
         results: list[EpisodeResult] = []
         try:
             with tqdm(range(self.seed, self.seed + self.episodes), desc="evaluate", unit="episode") as bar:
@@ -196,9 +201,13 @@ class Evaluate:
         rows = [{"seed": result.seed, "steps": result.steps, "episode_return": result.reward,
                  "episode_cost": result.cost, "success": result.success, "violation": result.violation}
                 for result in results]
+        summary, scores = summarize(results), dict[str, float]()
+        if dsrl is not None:
+            threshold = getattr(policy, "target_cost", manifest["config"].get("cost_limit"))
+            scores = dsrl.scores(summary.reward, summary.cost, threshold)
         return {"task": self.task, "checkpoint": str(self.checkpoint), "method": manifest["method"],
                 "sha256": manifest["sha256"], "first_seed": self.seed, "deterministic": not self.stochastic,
-                "target_cost": self.target_cost, **summarize(results).to_json(), "rows": rows}
+                "target_cost": self.target_cost, **summary.to_json(), **scores, "rows": rows}
 
     def _over_ros(self) -> dict[str, Any]:
         if self.out is None:

@@ -14,6 +14,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from safe_policy_core.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class DsrlTask:
@@ -37,6 +39,22 @@ class DsrlTask:
     def normalized_reward(self, episode_return: float) -> float:
         """QPT eq. 15 as a fraction."""
         return normalized_reward(episode_return, self.min_return, self.max_return)
+
+    def scores(self, episode_return: float, episode_cost: float, threshold: float | None) -> dict[str, float]:
+        """normalized_reward, and with a cost threshold also that and normalized_cost."""
+        found = {"normalized_reward": self.normalized_reward(episode_return)}
+        if threshold is not None:
+            found |= {"cost_threshold": threshold, "normalized_cost": normalized_cost(episode_cost, threshold)}
+        return found
+
+    @property
+    def simulator_id(self) -> str:
+        """The environment in which its data were recorded. Raises `ConfigurationError` where it is not one of
+        Safety-Gymnasium's: Bullet's and MetaDrive's are not among this project's simulators."""
+        if "Gymnasium" not in self.env_id:
+            raise ConfigurationError(f"task: {self.name} ({self.env_id}) is not a task of Safety-Gymnasium; this "
+                                     "project has no simulator for it")
+        return self.env_id.replace("Offline", "Safety", 1)
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -71,3 +89,8 @@ def load_tasks() -> dict[str, DsrlTask]:
                       tuple(ast.literal_eval(row["osrl_cdt_targets(return,cost)"])), row["file"])
              for row in csv.DictReader(text.splitlines(), delimiter="\t")]
     return {task.name: task for task in tasks}
+
+
+def named_task(name: str) -> DsrlTask | None:
+    """The task of this name (PointGoal1) or environment id (OfflinePointGoal1Gymnasium-v0), if the table has it."""
+    return next((task for task in load_tasks().values() if name in (task.name, task.env_id)), None)

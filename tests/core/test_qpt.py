@@ -10,6 +10,7 @@ import torch
 from safe_policy_core.checkpoint import annotate_checkpoint, load_checkpoint
 from safe_policy_core.commands import Evaluate, Pretrain
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
+from safe_policy_core.data.dsrl_tasks import load_tasks
 from safe_policy_core.data.sequences import discounted_to_go, returns_within
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError, SpecError
 from safe_policy_core.evaluation import evaluate
@@ -681,7 +682,29 @@ def test_command_line_trains_on_a_file_and_evaluates_under_another_threshold(
         assert trained["episodes"] == 6 and trained["frames"] == 6 * STEPS
     found = Evaluate(tmp_path / "qpt", episodes=1, target_cost=2.0).run()
     assert found["target_cost"] == 2.0 and set(found["policy_shares"]) <= {"within_budget", "lowest_cost"}
+    assert "normalized_reward" not in found
     with pytest.raises(ConfigurationError, match="target_cost: a policy of kind BcPolicy"):
         Evaluate(tmp_path / "bc", episodes=1, target_cost=2.0).run()
     with pytest.raises(DatasetError, match="none of 6 episodes passes"):
         Pretrain("bc", (tmp_path / "corridor.hdf5",), tmp_path / "none", steps=1, set=("cost_limit=-1",)).run()
+
+
+def test_on_a_task_of_dsrl_scores_are_normalised_by_its_constants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                  ) -> None:
+    write_dsrl(tmp_path / "corridor.hdf5", corridor_dataset(6))
+    opened = []
+    monkeypatch.setattr("safe_policy_core.commands.open_env", lambda task, specs: opened.append(task) or Corridor())
+    small = {"cdt": ("units=16", "layers=1", "heads=2", "length=3", "target_cost=8"),
+             "cpq": ("units=16", "vae_units=16", "cost_limit=8"), "iql": ("units=16",)}
+    for method, settings in small.items():
+        Pretrain(method, (tmp_path / "corridor.hdf5",), tmp_path / method, steps=1, set=settings, batch=8).run()
+    goal = load_tasks()["PointGoal1"]
+    for method, name, limit, asked in (("cdt", "PointGoal1", 8.0, None), ("cdt", goal.env_id, 4.0, 4.0),
+                                       ("cpq", goal.name, 8.0, None), ("iql", goal.name, None, None)):
+        found = Evaluate(tmp_path / method, name, episodes=2, target_cost=asked).run()
+        assert opened.pop() == "SafetyPointGoal1Gymnasium-v0"
+        assert found["normalized_reward"] == pytest.approx(goal.normalized_reward(found["reward"]))
+        assert found.get("cost_threshold") == limit
+        assert found.get("normalized_cost") == (None if limit is None else pytest.approx(found["cost"] / limit))
+    with pytest.raises(ConfigurationError, match=r"AntRun \(OfflineAntRun-v0\) is not a task of Safety-Gymnasium"):
+        Evaluate(tmp_path / "iql", "AntRun", episodes=1).run()
