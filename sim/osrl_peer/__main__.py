@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from safe_policy_core.data.dsrl import DsrlDataset, find_dsrl_file, read_dsrl
 from safe_policy_core.data.dsrl_tasks import normalized_cost, normalized_reward
 from safe_policy_core.data.sequences import returns_within
 from safe_policy_core.environments import make_env
-from safe_policy_core.errors import ConfigurationError
+from safe_policy_core.errors import ConfigurationError, UserError
 from safe_policy_core.methods.sequence.config import SequenceConfig
+from sim.collectors.tasks import TASKS
 from sim.experiments.job import Job as OwnJob
 from sim.experiments.job import run_job
 from sim.experiments.rows import Row, append, read_rows
@@ -79,16 +82,27 @@ class OsrlPeer:
             for line in times(dataset, path, self.methods, self.batch, self.threads):
                 print(line, flush=True)
             return
+        self._check(path)
         rows: list[Row] = [] if self.out is None else read_rows(self.out)
         done = {row.key for row in rows}
         env = make_env(self.task)
-        for method, seed in itertools.product(self.methods, self.seeds):
-            if self.ours and (OURS[method], path.stem, seed, self.cost_limit) not in done:
-                self._report(rows, run_job(self._own_job(path, method, seed), dataset, progress=True))
-            if (f"osrl_{method}", path.stem, seed, self.cost_limit) not in done:
-                outcome = run(self._job(dataset, path, method, seed), env)
-                self._report(rows, self._row(dataset, path, method, seed, outcome.returns, outcome.costs))
-        env.close()
+        try:
+            for method, seed in itertools.product(self.methods, self.seeds):
+                if self.ours and (OURS[method], path.stem, seed, self.cost_limit) not in done:
+                    self._report(rows, run_job(self._own_job(path, method, seed), dataset, progress=True))
+                if (f"osrl_{method}", path.stem, seed, self.cost_limit) not in done:
+                    outcome = run(self._job(dataset, path, method, seed), env)
+                    self._report(rows, self._row(dataset, path, method, seed, outcome.returns, outcome.costs))
+        finally:
+            env.close()
+
+    def _check(self, path: Path) -> None:
+        """What would otherwise fail after the first training. Raises `ConfigurationError`."""
+        if not self.task:
+            raise ConfigurationError("task: expected the environment to evaluate in, e.g. SafetyPointGoal1-v0")
+        if self.ours and path.stem not in TASKS:
+            raise ConfigurationError(f"file: expected the name of a dataset of the benchmark ({', '.join(TASKS)}), got "
+                                     f"{path.stem}; rename it, or leave our methods out with --no-ours")
 
     def _own_job(self, path: Path, method: str, seed: int) -> OwnJob:
         # CDT has a size of its own on both sides, which is the default of both.
@@ -130,5 +144,15 @@ def paired(rows: list[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (order.index(row.method), row.dataset, row.seed))
 
 
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code: 2 for an error that a person can mend."""
+    try:
+        tyro.cli(OsrlPeer, args=list(arguments), prog="python -m sim.osrl_peer").run()
+    except UserError as error:
+        sys.stderr.write(f"osrl_peer: {error}\n")
+        return error.exit_code
+    return 0
+
+
 if __name__ == "__main__":
-    tyro.cli(OsrlPeer).run()
+    sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -70,7 +71,7 @@ def run(job: Job, env: RobotEnv | None = None, first_seed: int = 0) -> Outcome:
         try:
             _send(process.stdin, asdict(job))
             for line in process.stdout:
-                request = json.loads(line)
+                request = _request(line, job.method)
                 if "done" in request:
                     return Outcome(request["done"], returns, costs)
                 assert env is not None
@@ -86,9 +87,20 @@ def run(job: Job, env: RobotEnv | None = None, first_seed: int = 0) -> Outcome:
                     costs[-1] += cost
                     _send(process.stdin, {"observation": _vector(observation), "reward": reward, "cost": cost,
                                           "terminated": terminated, "truncated": truncated})
+        except BrokenPipeError:
+            pass  # it ended while it was being answered
         finally:
-            process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
     raise ConfigurationError(f"{job.method}: OSRL's process ended with code {process.returncode}; its error is above")
+
+
+def _request(line: str, method: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise ConfigurationError(f"{method}: expected a JSON object from OSRL's process, got {line.strip()!r}"
+                                 ) from error
 
 
 def _send(pipe: Any, message: dict[str, Any]) -> None:

@@ -2,13 +2,13 @@
 
 One JSON object a line. The first, on standard input, is the job; then this process asks on standard output:
 {"reset": true} and {"action": [...]}, answered by an observation and a step, and ends with {"done": median
-milliseconds of a training step}. What OSRL prints goes to standard error.
+milliseconds of a training step}. What OSRL and the native code under it print goes to standard error.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import random
 import sys
 import time
@@ -19,7 +19,9 @@ import h5py
 import numpy as np
 import torch
 
-OUTPUT, ERRORS = sys.stdout, sys.stderr
+OUTPUT = os.fdopen(os.dup(1), "w")
+"""The protocol's own descriptor."""
+os.dup2(2, 1)  # not sys.stdout alone: libraries in C write to the descriptor
 REWARD_SCALE = 0.1
 """OSRL's default for every method but BC."""
 TRANSITIONS = ("observations", "next_observations", "actions", "rewards", "costs", "done")
@@ -160,16 +162,14 @@ def main() -> None:
     torch.manual_seed(job["seed"])
     torch.set_num_threads(job["threads"])
     make = {"bc_safe": bc_safe, "cdt": cdt, "cdt_action": cdt}.get(job["method"], value_based)
-    # OSRL prints; standard output belongs to the protocol.
-    with contextlib.redirect_stdout(ERRORS):
-        step, episode = make(job, load(job["file"]))
-        durations = []
-        for _ in range(job["steps"]):
-            begin = time.perf_counter()
-            step()
-            durations.append(time.perf_counter() - begin)
-        for _ in range(job["episodes"]):
-            episode()
+    step, episode = make(job, load(job["file"]))
+    durations = []
+    for _ in range(job["steps"]):
+        begin = time.perf_counter()
+        step()
+        durations.append(time.perf_counter() - begin)
+    for _ in range(job["episodes"]):
+        episode()
     OUTPUT.write(json.dumps({"done": 1e3 * float(np.median(durations))}) + "\n")
     OUTPUT.flush()
 
