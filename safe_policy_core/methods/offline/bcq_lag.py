@@ -2,6 +2,7 @@
 
 Actions of a variational auto-encoder of the data are moved by at most `perturbation`, and the best of
 several is taken (eq. 11). See `lagrangian` for how a cost enters.
+Acting always draws; asked to be deterministic, too, the best of several draws is taken.
 """
 
 from __future__ import annotations

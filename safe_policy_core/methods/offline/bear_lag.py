@@ -3,6 +3,7 @@
 The policy is free within the support of the data: the maximum mean discrepancy between its actions and
 those of a model of the data stays below a limit, by a dual variable (algorithm 1). Actions are compared
 before their tanh, as in the authors' code. See `lagrangian` for how a cost enters.
+Acting always draws; asked to be deterministic, too, the best of several draws is taken.
 """
 
 from __future__ import annotations

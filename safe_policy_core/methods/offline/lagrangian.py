@@ -53,6 +53,7 @@ class LagrangianModel(OfflineModel):
         return torch.stack([soft_clipped(values[0], weight), soft_clipped(values[1], 1 - weight)])
 
     def decide(self, state: Tensor, generator: torch.Generator, deterministic: bool) -> Decision:
+        """The best of several draws, which every decision makes; `deterministic` is the same."""
         normal = normal_noise((self.config.candidates, len(state), self.noise_size), generator, state.device)
         actions = self.draw(state, normal)
         values, best = best_candidate(self.clipped_values(self.critics(state, actions)), self.lagrangian.multiplier)
