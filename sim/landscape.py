@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -176,17 +176,22 @@ def _view(env: RobotEnv, first: np.ndarray) -> View:
 def _way(env: RobotEnv, policy: Policy, seed: int) -> Way:
     """Where the robot went, to which goals."""
     places: list[np.ndarray] = []
-    goals: dict[Disc, None] = {}  # each once, in their order
-    views: list[View] = []
+    seen: list[list[Disc]] = []
+    view: View | None = None
 
     def see(_: dict[str, Any]) -> None:
-        if not views:
-            views.append(_view(env, np.zeros(0)))
-        places.append(views[0].position())
-        goals.update(dict.fromkeys(disc for disc in views[0].discs() if disc.colour == GOAL))
+        nonlocal view
+        view = view or _view(env, np.zeros(0))  # not before the reset
+        places.append(view.position())
+        seen.append(view.discs())
 
     result = rollout(env, policy, seed, on_step=see)
-    return Way(np.array(places), list(goals)[1:], result.cost)
+    return Way(np.array(places), later_goals(seen), result.cost)
+
+
+def later_goals(seen: Sequence[Sequence[Disc]]) -> list[Disc]:
+    """Each once and in their order, of what was there after each step; without the first."""
+    return list(dict.fromkeys(disc for discs in seen for disc in discs if disc.colour == GOAL))[1:]
 
 
 def _axes(view: View, ways: Iterable[Way]) -> list[np.ndarray]:

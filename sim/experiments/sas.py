@@ -179,7 +179,7 @@ class SasExperiment:
                 raise ConfigurationError(f"out: {self.out} has rows of {row.dataset} of unknown settings ({path} does "
                                          f"not say them, and {self.runs} has not their base); choose another --out")
             theirs = known.get(row.dataset, mine)
-            for name in mine.keys() | theirs.keys():
+            for name in sorted(mine.keys() | theirs.keys()):
                 if mine.get(name) != theirs.get(name):
                     raise ConfigurationError(f"{name.partition('.')[0]}: expected {name} {theirs.get(name)} as in the "
                                              f"rows of {row.dataset} in {self.out}, got {mine.get(name)}; choose "
