@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "offline_safe_rl": ("sim.experiments.offline_safe_rl:OfflineSafeRl", "methods on DSRL-format datasets"),
     "offline_zero_shot": ("sim.experiments.offline_zero_shot:ZeroShot", "QPT and CDT under other cost thresholds"),
     "offline_ablations": ("sim.experiments.offline_ablations:OfflineAblations", "QPT without a part or other weights"),
+    "offline_figures": ("sim.experiments.offline_figures:OfflineFigures", "QPT's Figures 1 and 2, drawn from rows"),
     "sas": ("sim.experiments.sas:SasExperiment", "decision transformers with and without alignment: SAS's tables"),
     "dspo": ("sim.experiments.dspo:DspoExperiment", "learning without cost labels: DSPO's Tables 1 and 2, Figure 4"),
     "dspo_figure3": ("sim.experiments.dspo_figure3:Figure3", "DSPO's two-dimensional example as a picture"),

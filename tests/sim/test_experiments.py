@@ -13,6 +13,7 @@ from sim.collectors.tasks import TASKS
 from sim.experiments import __main__ as command_line
 from sim.experiments.job import configuration, dsrl_methods
 from sim.experiments.offline_ablations import OfflineAblations
+from sim.experiments.offline_figures import OfflineFigures, episode_cost, thresholds_of, weights_of
 from sim.experiments.offline_safe_rl import OfflineSafeRl
 from sim.experiments.offline_zero_shot import ZeroShot
 from sim.experiments.rows import COLUMNS, Row, append, read_rows
@@ -176,6 +177,26 @@ def test_sequence_models_ask_for_what_was_safe_on_other_layouts(tmp_path: Path, 
     assert trials[0]["quantile"] == 1.0
     assert 1 <= trials[0]["episodes"] <= 160 / TASKS["SafeReach"].horizon
     assert not (tmp_path / "runs" / f"{METHOD}-SafeReach-0-1-3" / "asked_1.json").exists()
+
+
+def test_figures_are_drawn_from_rows(tmp_path: Path) -> None:
+    zero_shot = [Row(method, "A", seed, limit, 0.5, cost, 20) for method, cost in (("qpt", 0.5), ("cdt", 2.0))
+                 for seed in (0, 1) for limit in (5.0, 10.0)]
+    ablations = [Row(f"qpt{name}", "A", 0, 10.0, 0.5, 0.5, 20)
+                 for name in ("", ":nothing", ":reward", ":reward_2", ":safety_0.1", ":candidates_10")]
+    for path, rows in ((tmp_path / "zero.csv", zero_shot), (tmp_path / "ablations.csv", ablations)):
+        for row in rows:
+            append(path, row)
+    lines = thresholds_of(zero_shot)
+    assert {name: {place: len(found) for place, found in places.items()} for name, places in lines.items()} == {
+        "qpt": {5.0: 2, 10.0: 2}, "cdt": {5.0: 2, 10.0: 2}}
+    assert [episode_cost(row) for row in (lines["cdt"][5.0][0], Row("cdt", "A", 0, 0.0, 0.5, 4.0, 20))] == [10.0, 3.0]
+    assert {name: sorted(places) for name, places in weights_of(ablations).items()} == {
+        "η₁ (reward)": [1.0, 2.0], "η₂ (cost)": [0.1, 1.0]}
+    made = OfflineFigures(tmp_path / "zero.csv", tmp_path / "ablations.csv", tmp_path / "pictures").run()["pictures"]
+    assert [Path(each).read_bytes()[:4] for each in made] == [b"\x89PNG"] * 2
+    with pytest.raises(UserError, match=r"none\.csv: no rows to draw"):
+        OfflineFigures(tmp_path / "none.csv").run()
 
 
 def test_table_marks_the_safe_and_the_best_of_them(tmp_path: Path) -> None:
