@@ -37,7 +37,7 @@ ITEM_RADIUS = 0.02
 """[m] with which SafeReach's objects are drawn."""
 VASE_RADIUS = 0.1
 """[m] with which Safety-Gymnasium's vases, which are boxes, are drawn where they stand at first."""
-PLAIN, ALIGNED, HAZARD, GOAL, VASE = "#e0563f", "#12b886", "#b197fc", "#ffffff", "#ffd43b"
+PLAIN, ALIGNED, HAZARD, GOAL, VASE = "#ff922b", "#12f0a0", "#b197fc", "#ffffff", "#ffd43b"
 REGION, UNSAFE = "#4dabf7", "#ff2020"
 DENSITY_TITLE = "log density of the next states (no actions) [nats]"
 LYAPUNOV_TITLE = "G: level of the best imagined course less energy [nats]"
@@ -224,13 +224,13 @@ def _draw(found: Landscape, axes: list[np.ndarray], discs: list[Disc], ways: dic
     unsafe = np.percentile(energy, UNSAFE_PERCENTILE)
     panels[1].contour(*axes, energy, [unsafe], colors=UNSAFE, linestyles="solid", linewidths=1.2)
     for way, colour in zip(ways.values(), (PLAIN, ALIGNED), strict=True):
-        panels[1].plot(*way.places.T, color=colour, lw=1.4)
+        panels[1].plot(*way.places.T, color=colour, lw=1.6)
         for goal in way.goals:
             panels[1].add_patch(plt.Circle(goal[:2], goal.radius, fill=False, color=colour, ls="dashed"))
     handles = [*_lines(ways, region), *_markers(discs)]
     figure.legend(handles=handles, fontsize=9, ncols=3, loc="outside lower center", facecolor="#9a9a9a")
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=80)
+    figure.savefig(out, dpi=72)
     plt.close(figure)
     return region
 
