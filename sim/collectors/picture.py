@@ -14,7 +14,6 @@ import tyro
 os.environ.setdefault("MPLBACKEND", "Agg")
 import matplotlib.pyplot as plt
 
-from data_collection.dataset.dsrl_file import draw_plane
 from safe_policy_core.data.dsrl import read_dsrl
 from sim.collectors.tasks import TASKS
 
@@ -41,9 +40,11 @@ class Picture:
             axis.axis("off")
         for axis, path in zip(axes.flat, self.datasets, strict=False):
             dataset = read_dsrl(path)
+            axis.scatter(dataset.cost_returns, dataset.returns, s=6, alpha=0.6, linewidths=0, color="#2f6db5")
             task = TASKS.get(dataset.metadata.get("task", ""))
-            draw_plane(axis, dataset, (task.target_cost,) if task else ())
-            axis.set(title=f"{path.stem} ({len(dataset)})")
+            if task is not None:
+                axis.axvline(task.target_cost, color="#c2402c", linewidth=0.8)
+            axis.set(title=f"{path.stem} ({len(dataset)})", xlabel="cost return", ylabel="reward return")
         self.out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.out, dpi=RESOLUTION)
         plt.close(figure)
