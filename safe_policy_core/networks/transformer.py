@@ -1,7 +1,7 @@
 """A causal transformer over tokens (pre-norm, ReLU, as in Decision Transformer), built to be fast on a CPU.
 
 Two exact shortcuts: the last block computes only the tokens whose outputs are wanted (`rows`), and
-tokens that many sequences share are computed once (`past`). A cache that slides with a window of
+tokens that many sequences share are computed once (`Continuation.branch`). A cache that slides with a window of
 fixed length would not be exact, because what is kept had seen the tokens that left; there is none.
 """
 
@@ -16,8 +16,6 @@ from torch import Tensor, nn
 
 from safe_policy_core.networks.linear import Linear, fixed, linear
 
-Past = list[tuple[Tensor, Tensor]]
-"""Keys and values of earlier tokens, for each block (B * heads, tokens, units / heads)."""
 _EVERY = slice(None)
 
 
@@ -51,13 +49,8 @@ class CausalBlock(nn.Module):
         self.widen, self.narrow = Linear(units, 4 * units), Linear(4 * units, units)
         self.dropout = Dropout(dropout)
 
-    def forward(self, tokens: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None,
-                rows: slice = _EVERY) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """(B, T, units) -> outputs of the tokens `rows`, and the keys and values of the past and all T.
-
-        past: keys and values that every token may attend to as well. mask: (past + T, past + T), 0 where
-        a token may attend and -inf where not; None: each to itself and to those before it.
-        """
+    def forward(self, tokens: Tensor, rows: slice = _EVERY) -> Tensor:
+        """(B, T, units) -> outputs of the tokens `rows`; each attends to itself and to those before it."""
         normed, (batch, length, units) = self.attention_norm(tokens), tokens.shape
         if rows == _EVERY:
             query, key, value = self._heads(self.project(normed), 3)
@@ -66,15 +59,12 @@ class CausalBlock(nn.Module):
             (query,) = self._heads(linear(normed[:, rows], weight[:units], bias[:units]), 1)
             key, value = self._heads(linear(normed, weight[units:], bias[units:]), 2)
             tokens = tokens[:, rows]
-        if past is not None:
-            key, value = torch.cat([past[0], key], 1), torch.cat([past[1], value], 1)
-        mask = causal_mask(key.shape[1], tokens.device) if mask is None else mask
         # Batched products and a softmax: on a CPU a quarter faster than the fused kernel for heads this small.
-        scores = torch.baddbmm(mask[-length:][rows], query, key.mT, alpha=query.shape[-1]**-0.5)
+        scores = torch.baddbmm(causal_mask(length, tokens.device)[rows], query, key.mT, alpha=query.shape[-1]**-0.5)
         mixed = torch.bmm(scores.softmax(-1), value).view(batch, self.heads, *query.shape[1:])
         tokens = tokens + self.dropout(self.merge(mixed.transpose(1, 2).flatten(2)))
         wide = self.widen(self.feed_norm(tokens)).relu()  # in place, on a view, autograd would copy
-        return tokens + self.dropout(self.narrow(wide)), (key, value)
+        return tokens + self.dropout(self.narrow(wide))
 
     def _heads(self, joined: Tensor, parts: int) -> tuple[Tensor, ...]:
         """(B, T, parts * units) -> `parts` of (B * heads, T, units / heads)."""
@@ -94,22 +84,17 @@ class CausalTransformer(nn.Module):
         self.blocks = nn.ModuleList(CausalBlock(units, heads, dropout) for _ in range(layers))
         self.apply(_initialise)
 
-    def forward(self, tokens: Tensor, past: Past | None = None, mask: Tensor | None = None, rows: slice = _EVERY
-                ) -> Tensor:
-        """Outputs of the tokens `rows`. past, mask: as for a block."""
+    def forward(self, tokens: Tensor, rows: slice = _EVERY) -> Tensor:
+        """Outputs of the tokens `rows`."""
         value, last = self.dropout(self.input_norm(tokens)), len(self.blocks) - 1
         for index, block in enumerate(self.blocks):
-            value, _ = block(value, past[index] if past else None, mask, rows if index == last else _EVERY)
+            value = block(value, rows if index == last else _EVERY)
         return self.output_norm(value)
 
-    def remember(self, tokens: Tensor) -> Past:
-        """Keys and values of tokens that later ones, in any number of continuations, attend to."""
-        value, past = self.dropout(self.input_norm(tokens)), Past()
-        for block in self.blocks:
-            # The last block is asked for no output: only its keys and values are used.
-            value, own = block(value, rows=_EVERY if len(past) < len(self.blocks) - 1 else slice(0, 0))
-            past.append(own)
-        return past
+
+_Block = tuple[Callable[[Tensor], Tensor], ...]
+"""Norm; query; key and value, with the query but in the last block, which has one for each sequence; merge; norm;
+widen; narrow."""
 
 
 class Continuation:
@@ -119,22 +104,25 @@ class Continuation:
     their places from the beginning: with so few tokens, all around the products took three times as long as they.
     """
 
-    def __init__(self, transformer: CausalTransformer, sequences: int, room: int) -> None:
-        """room: tokens of a sequence at most."""
+    def __init__(self, transformer: CausalTransformer, sequences: int, room: int, branches: tuple[int, int] = (0, 0)
+                 ) -> None:
+        """room: tokens of a sequence at most. branches: how many of one sequence, and of how many tokens, `branch` is
+        made fast for."""
         self._ends = [(norm.weight, norm.bias) for norm in (transformer.input_norm, transformer.output_norm)]
         blocks = [block for block in transformer.blocks if isinstance(block, CausalBlock)]
         weight = self._ends[0][0]
         self._shape, self._heads, self._sequences = weight.shape, blocks[0].heads, sequences
         self._scale = (len(weight) / self._heads) ** -0.5
-        self._known = weight.new_empty(len(blocks), 2, sequences * self._heads, room, len(weight) // self._heads)
+        self._known = weight.new_empty(len(blocks), 2, self._heads * sequences, room, len(weight) // self._heads)
         self._mask, self._length = causal_mask(room, weight.device), 0
-        self._blocks = [self._functions(block, sequences * room, block is blocks[-1]) for block in blocks]
+        self._blocks, self._branch_blocks = (
+            [self._functions(block, count * tokens, count if block is blocks[-1] else None) for block in blocks]
+            for count, tokens in ((sequences, room), branches))
 
-    def _functions(self, block: CausalBlock, rows: int, last: bool) -> tuple[Callable[[Tensor], Tensor], ...]:
-        """Norm; query; key and value, with the query but in the last block, which has one for each sequence; merge;
-        norm; feed-forward."""
+    def _functions(self, block: CausalBlock, rows: int, last: int | None) -> _Block:
+        """last: rows of the last block's outputs."""
         units, project = self._shape[0], block.project
-        outputs, begin = (self._sequences, units) if last else (rows, 0)
+        outputs, begin = (rows, 0) if last is None else (last, units)
         return (self._norm(block.attention_norm), fixed(project.weight[:units], project.bias[:units], outputs),
                 fixed(project.weight[begin:], project.bias[begin:], rows),
                 fixed(block.merge.weight, block.merge.bias, outputs), self._norm(block.feed_norm),
@@ -152,37 +140,64 @@ class Continuation:
     def extend(self, tokens: Tensor) -> Tensor:
         """(sequences, T, units) tokens that come next -> (sequences, units), the output of the last one."""
         begin, end = self._length, self._length + tokens.shape[1]
-        self._length, units = end, self._shape[0]
+        self._length, mask = end, self._mask[begin:end, :end]
+
+        def attend(number: int, query: Tensor, own: Tensor) -> Tensor:
+            known = self._known[number]
+            known[:, :, begin:end] = own
+            keys, values = known[:, :, :end].unbind(0)
+            scores = torch.baddbmm(mask[-query.shape[1]:], query, keys.mT, alpha=self._scale)
+            return torch.bmm(scores.softmax(-1), values)
+
+        return self._through(tokens, self._blocks, attend)
+
+    def branch(self, tokens: Tensor) -> Tensor:
+        """(N, T, units) tokens of N continuations of the only sequence -> (N, units), the outputs of the last ones.
+
+        None sees another, and nothing of them is kept.
+        """
+        past, mask = self._length, causal_mask(tokens.shape[1], tokens.device)
+
+        def attend(number: int, query: Tensor, own: Tensor) -> Tensor:
+            # The past is the same for all: one product for a head, in the place of one for each of its branches.
+            asked, (keys, values) = query.view(self._heads, -1, query.shape[-1]), self._known[number, :, :, :past]
+            earlier = torch.bmm(asked, keys.mT).view(*query.shape[:2], past).mul_(self._scale)
+            among = torch.baddbmm(mask[-query.shape[1]:], query, own[0].mT, alpha=self._scale)
+            weights = torch.cat([earlier, among], -1).softmax(-1)
+            mixed = torch.bmm(weights[..., past:], own[1])
+            return torch.baddbmm(mixed.view_as(asked), weights.view(*asked.shape[:2], -1)[..., :past], values)
+
+        return self._through(tokens, self._branch_blocks, attend)
+
+    def _through(self, tokens: Tensor, blocks: list[_Block], attend: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """(N, T, units) -> (N, units), the outputs of the last tokens.
+
+        attend: number of the block, query (heads * N, T or 1, units / heads), key and value (2, heads * N, T, ...) ->
+        as the query.
+        """
+        count, units = len(tokens), self._shape[0]
         # One matrix of all tokens: a product of two axes has less to prepare.
         value = functional.layer_norm(tokens, self._shape, *self._ends[0]).view(-1, units)
-        mask = self._mask[begin:end, :end]
-        for number, (norm, ask, project, merge, feed, widen, narrow) in enumerate(self._blocks):
+        for number, (norm, ask, project, merge, feed, widen, narrow) in enumerate(blocks):
             normed = norm(value)
-            if number < len(self._blocks) - 1:
-                joined = self._apart(project(normed), 3)
+            if number < len(blocks) - 1:
+                joined = self._apart(project(normed), count, 3)
                 query = joined[0]
             else:
-                last = normed.view(self._sequences, -1, units)[:, -1]
-                value, mask = value.view(self._sequences, -1, units)[:, -1], mask[-1:]
-                (query,), joined = self._apart(ask(last), 1), self._apart(project(normed), 2)
-            known = self._known[number]
-            known[:, :, begin:end] = joined[-2:]
-            keys, values = known[:, :, :end].unbind(0)
-            scores = torch.baddbmm(mask, query, keys.mT, alpha=self._scale)
-            value = merge(self._together(torch.bmm(scores.softmax(-1), values))).add_(value)
+                last = normed.view(count, -1, units)[:, -1]
+                value = value.view(count, -1, units)[:, -1]
+                (query,), joined = self._apart(ask(last), count, 1), self._apart(project(normed), count, 2)
+            mixed = attend(number, query, joined[-2:])
+            together = mixed.view(self._heads, count, -1, mixed.shape[-1]).permute(1, 2, 0, 3).reshape(-1, units)
+            value = merge(together).add_(value)
             value = narrow(widen(feed(value))).add_(value)
         return functional.layer_norm(value, self._shape, *self._ends[1])
 
-    def _apart(self, rows: Tensor, parts: int) -> Tensor:
-        """(sequences * T, parts * units) -> (parts, sequences * heads, T, units / heads)."""
+    def _apart(self, rows: Tensor, count: int, parts: int) -> Tensor:
+        """(count * T, parts * units) -> (parts, heads * count, T, units / heads)."""
         size = self._shape[0] // self._heads
-        apart = rows.view(self._sequences, -1, parts, self._heads, size).permute(2, 0, 3, 1, 4)
-        return apart.reshape(parts, self._sequences * self._heads, -1, size)
-
-    def _together(self, rows: Tensor) -> Tensor:
-        """(sequences * heads, T, units / heads) -> (sequences * T, units)."""
-        apart = rows.view(self._sequences, self._heads, -1, rows.shape[-1]).transpose(1, 2)
-        return apart.reshape(-1, self._shape[0])
+        apart = rows.view(count, -1, parts, self._heads, size).permute(2, 3, 0, 1, 4)
+        return apart.reshape(parts, self._heads * count, -1, size)
 
 
 @lru_cache(maxsize=64)
@@ -190,19 +205,6 @@ def causal_mask(tokens: int, device: torch.device) -> Tensor:
     """(tokens, tokens): 0 where row i may attend to column j <= i, and -inf elsewhere."""
     with torch.inference_mode(False):  # kept from acting, it must serve training too
         return torch.full((tokens, tokens), -torch.inf, device=device).triu(1)
-
-
-@lru_cache(maxsize=64)
-def continuation_mask(past: int, continuations: int, length: int, device: torch.device) -> Tensor:
-    """Mask for `continuations` of `length` tokens side by side in one sequence.
-
-    (past + all, past + all), 0 and -inf; each continuation sees the past and itself, not the others.
-    """
-    with torch.inference_mode(False):
-        mask = causal_mask(past + continuations * length, device).clone()
-        number = torch.arange(continuations, device=device).repeat_interleave(length)
-        mask[past:, past:].masked_fill_(number.unsqueeze(1) != number, -torch.inf)
-    return mask
 
 
 def _initialise(module: nn.Module) -> None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from safe_policy_core.networks.transformer import CausalTransformer, Continuation, Dropout, continuation_mask
+from safe_policy_core.networks.transformer import CausalTransformer, Continuation, Dropout
 
 UNITS, TOLERANCE = 16, 1e-5
 
@@ -53,14 +53,17 @@ def test_masks_made_while_acting_serve_training_too() -> None:
     transformer(tokens).sum().backward()
 
 
-@pytest.mark.parametrize("shared", [1, 8])
-def test_shared_past_equals_the_full_pass(transformer: CausalTransformer, shared: int) -> None:
-    """Five continuations of a common past, side by side, equal five whole sequences."""
+@pytest.mark.parametrize("shared", [0, 1, 8])
+def test_branches_equal_whole_sequences(transformer: CausalTransformer, shared: int) -> None:
+    """Five continuations of a common past, once more after others, equal five whole sequences."""
     earlier, ends = torch.randn(1, shared, UNITS), torch.randn(5, 3, UNITS)
-    whole = transformer(torch.cat([earlier.expand(5, -1, -1), ends], 1))[:, -3:]
-    mask = continuation_mask(shared, 5, 3, ends.device)
-    branched = transformer(ends.view(1, 15, UNITS), transformer.remember(earlier), mask)
-    assert torch.allclose(branched.view(5, 3, UNITS), whole, atol=TOLERANCE)
+    continuation = Continuation(transformer, 1, 8, branches=(5, 3))
+    with torch.inference_mode():
+        expected = transformer(torch.cat([earlier.expand(5, -1, -1), ends], 1))[:, -1]
+        if shared:
+            continuation.extend(earlier)
+        for order in ([3, 1, 0, 4, 2], [0, 1, 2, 3, 4]):
+            torch.testing.assert_close(continuation.branch(ends[order]), expected[order], atol=1e-5, rtol=1e-5)
 
 
 def test_dropout_keeps_the_mean_and_only_acts_in_training() -> None:

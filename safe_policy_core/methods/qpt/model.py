@@ -41,7 +41,8 @@ class QptModel(SequenceModel):
         self.target_actor.load_state_dict(self.actor.state_dict())
 
     def values(self, states: Tensor, actions: Tensor, slow: bool = False) -> tuple[Tensor, Tensor]:
-        """Reward value (the smaller estimate) and cost value (by `cost_pessimism`) of (N, ...) pairs, each (N,).
+        """Reward value (the smaller estimate) and cost value (by `cost_pessimism`), each (*candidates, N), of
+        (N, inputs) states and (*candidates, N, action_dim) actions.
 
         No sum of costs is below 0. Without that bound the policy went where the critics go below it by their errors,
         and its values there were the next targets (mean cost value of its actions in SafeReach: -1.9 after 600 steps).

@@ -36,17 +36,23 @@ class QptPolicy(SequencePolicy):
         self._offsets[0] = 0
         with torch.inference_mode():
             self._cost_value = self._model.fixed_cost_value()
+            self._return_slope = self._model.actor.fixed_return_slope()
+
+    @property
+    def _branches(self) -> tuple[int, int]:
+        shared = self._model.config.shared_history and len(self._offsets) > 1
+        return (len(self._offsets), self._model.actor.tokens - 1) if shared else (0, 0)  # all of a step but its action
 
     def _decide(self, history: Windows, deterministic: bool) -> ActionDecision:
         actions = self._candidate_actions(self._candidate_features(history), deterministic)
-        state = history.observations[:, -1].expand(len(actions), -1)
+        state = history.observations[:, -1]
         return_unit, cost_unit = self._units
         if len(actions) == 1:
             # Nothing to choose: what it will cost is told, and the reward's critics are spared.
             index, value, paid = 0, None, float(self._cost_value(state, actions))
             feasible = paid <= self._budget()
         else:
-            values, costs = self._model.values(state, actions, slow=True)
+            values, costs = (rated.flatten() for rated in self._model.values(state, actions.unsqueeze(1), slow=True))
             index, feasible = choose(values, costs, self._budget())
             value, paid = float(values[index]) / return_unit, float(costs[index])
         self.infeasible_steps += not feasible
@@ -70,7 +76,20 @@ class QptPolicy(SequencePolicy):
         count, actor = len(self._offsets), self._model.actor
         if count == 1:
             return self._newest_features(history)
-        if self._model.config.shared_history:
-            return actor.continued_features(history, self._offsets)
+        if self._branches[0]:
+            return self._branched_features(history)
         many = Windows(*(part.expand(count, *part.shape[1:]) for part in history))
         return actor.last_features(many._replace(returns_to_go=many.returns_to_go + self._offsets.unsqueeze(1)))
+
+    def _branched_features(self, history: Windows) -> Tensor:
+        """As `last_features`, where the candidates differ in the newest return-to-go alone.
+
+        What came before is the same for all and computed once; exact, since no earlier token sees a later one.
+        """
+        tokens, (count, length) = self._embedding(history)[:, :-1], self._branches
+        self._continuation.restart()
+        if tokens.shape[1] > length:
+            self._continuation.extend(tokens[:, :-length])
+        candidates = tokens[:, -length:].repeat(count, 1, 1)
+        candidates[:, 0].addcmul_(self._offsets.unsqueeze(1), self._return_slope)
+        return self._continuation.branch(candidates)

@@ -27,7 +27,7 @@ from safe_policy_core.networks.distributions import SquashedGaussian
 from safe_policy_core.networks.linear import Linear
 from safe_policy_core.networks.mlp import Mlp
 from safe_policy_core.networks.normalisers import Standardiser
-from safe_policy_core.networks.transformer import CausalTransformer, continuation_mask
+from safe_policy_core.networks.transformer import CausalTransformer
 
 TOKEN_RANGE = 10.0
 """The largest return and the largest cost in the data become numbers of this size."""
@@ -140,6 +140,10 @@ class ConditionalTransformer(nn.Module):
 
         return function
 
+    def fixed_return_slope(self) -> Tensor:
+        """(units,): how a return-to-go's token changes with it, for weights that stay."""
+        return self.return_token.weight[:, 0] / self.to_go.variance[0].sqrt().clamp(min=self.to_go.floor)
+
     def features(self, windows: Windows) -> Tensor:
         """Outputs of the state tokens, (B, K, units). The last action comes after all of them and is left out."""
         tokens = self.embed(windows).flatten(1, 2)[:, :-1]
@@ -149,22 +153,6 @@ class ConditionalTransformer(nn.Module):
         """Output of the last state token of windows without padding, (B, units)."""
         tokens = self.embed(windows).flatten(1, 2)[:, :-1]
         return self.transformer(tokens, rows=slice(tokens.shape[1] - 1, None)).squeeze(1)
-
-    def continued_features(self, window: Windows, offsets: Tensor) -> Tensor:
-        """As `last_features` of one window, for each of N offsets of its newest return-to-go, (N, units).
-
-        The steps before are the same for all and are computed once; exact, since no earlier token sees a later one.
-        """
-        tokens = self.embed(window)
-        earlier, newest = tokens[:, :-1].flatten(1, 2), tokens[:, -1:, 1:-1]
-        time = self.time(window.time_steps[:, -1].clamp(max=self.steps - 1))
-        to_go = torch.stack([window.returns_to_go[:, -1] + offsets, window.costs_to_go[:, -1].expand_as(offsets)], -1)
-        returns = self.return_token(self.to_go(to_go)[:, :1]) + time
-        length = newest.shape[2] + 1
-        branches = torch.cat([returns.view(1, len(offsets), 1, -1), newest.expand(-1, len(offsets), -1, -1)], 2)
-        mask = continuation_mask(earlier.shape[1], len(offsets), length, offsets.device)
-        past = self.transformer.remember(earlier) if earlier.shape[1] else None
-        return self.transformer(branches.flatten(1, 2), past, mask, slice(length - 1, None, length)).squeeze(0)
 
     def distribution(self, features: Tensor) -> SquashedGaussian:
         """Features -> the distribution of actions, where the head is stochastic."""

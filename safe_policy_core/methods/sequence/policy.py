@@ -34,6 +34,11 @@ class SequencePolicy(Policy):
         return self._model.config.target_cost
 
     @property
+    def _branches(self) -> tuple[int, int]:
+        """Continuations of one history, and their tokens (`Continuation.branch`)."""
+        return 0, 0
+
+    @property
     def target_cost(self) -> float:
         """Undiscounted cost that the current episode may have."""
         return self._target[1]
@@ -73,7 +78,8 @@ class SequencePolicy(Policy):
         self._units = np.array([float(model.return_unit), float(model.cost_unit)])
         self._horizon = float(model.horizon)
         with torch.inference_mode():  # the weights as they are when the episode begins
-            self._continuation = Continuation(model.actor.transformer, 1, model.actor.tokens * model.config.length)
+            self._continuation = Continuation(model.actor.transformer, 1, model.actor.tokens * model.config.length,
+                                              self._branches)
             self._embedding = model.actor.fixed_embedding()
         # What the episode was so far, as the network takes it.
         self._observations: list[np.ndarray] = []
