@@ -42,6 +42,10 @@ class Report:
     """SafeReach, or PointGoal1."""
     seed: int = 0
     """Of the landscape's episode."""
+    generated: Path | None = None
+    """Instead of the page: what the DSPO run DIR generated for SafeReach, as the picture DIR/generated.png and the film
+    DIR/generated.gif, and how far its actions lead away from it in the simulator. This is the split of its data, whose
+    demonstrations are played beside it."""
 
     def run(self) -> dict[str, Any]:
         if self.landscape is not None:
@@ -49,6 +53,9 @@ class Report:
             picture = importlib.import_module("sim.landscape")
             target = self.out or self.directory / f"landscape-{self.landscape_task}.png"
             return picture.draw(self.landscape, self.landscape_task, self.seed, target)
+        if self.generated is not None:
+            played = importlib.import_module("sim.generated")
+            return played.draw(self.directory, self.generated, self.out or self.directory / "generated.png")
         stages = load_stages(self.directory)
         target = self.out or self.directory / "report.html"
         target.write_text(render(self.directory, stages))

@@ -25,7 +25,6 @@ EXPERIMENTS = {
     "sas": ("sim.experiments.sas:SasExperiment", "decision transformers with and without alignment: SAS's tables"),
     "dspo": ("sim.experiments.dspo:DspoExperiment", "learning without cost labels: DSPO's Tables 1 and 2, Figure 4"),
     "dspo_figure3": ("sim.experiments.dspo_figure3:Figure3", "DSPO's two-dimensional example as a picture"),
-    "dspo_generated": ("sim.experiments.dspo_generated:GeneratedReport", "generated trajectories in the simulator"),
 }
 """Name -> ("module:Class", what it is). The class is a dataclass with `run() -> dict`."""
 

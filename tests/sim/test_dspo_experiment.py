@@ -18,9 +18,9 @@ from sim.collectors.collect import collect
 from sim.collectors.tasks import TASKS
 from sim.experiments import dspo_figure3
 from sim.experiments.dspo import DspoExperiment, settings_of, subset, variants
-from sim.experiments.dspo_generated import layout_of, play
 from sim.experiments.dspo_results import append_quality, read_quality, require_settings, write_table
 from sim.experiments.rows import Row, read_rows
+from sim.generated import layout_of, play
 from sim.safe_reach.environment import SafeReachEnv
 
 REPLAY_TOLERANCE = 0.002
