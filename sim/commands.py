@@ -36,8 +36,8 @@ class Collect:
     task: tyro.conf.Positional[str]
     """original, obstacle_shape, target_shape, more_obstacles or random_layout; or PointGoal1, PointButton1, PointPush1,
     PointGoal2, CarGoal2, FadingEasy1 or Race2, each with -vision or -state behind it; with --trajectories PointGoal1,
-    PointCircle1, CarCircle1, HopperVelocity, SwimmerVelocity, Walker2dVelocity or SafeReach, or an id:
-    SafetyPointGoal1Gymnasium-v0."""
+    PointCircle1, CarCircle1, CarCircle2, HalfCheetahVelocity, HopperVelocity, HumanoidVelocity, SwimmerVelocity,
+    Walker2dVelocity or SafeReach, or an id: SafetyPointGoal1Gymnasium-v0."""
 
     out: Path
     """Folder for the episode files. Files that are there already are kept and counted as done. With --trajectories

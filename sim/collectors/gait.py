@@ -1,4 +1,5 @@
-"""Demonstrators of PointCircle1 and of the velocity tasks: linear policies found by `sim.collectors.evolution`.
+"""Demonstrators of PointCircle1 and of the velocity tasks: linear policies found by `sim.collectors.evolution`, the
+Humanoid's by `sim.collectors.standing`.
 
 What they do follows from what they observe, so that it can be imitated. Scripted drivers, which know the layout, could
 not be: clones of those that hardly left PointCircle1's track paid 7 to 230 an episode, over 30 in 12 of 13 attempts.
@@ -27,7 +28,7 @@ could else imitate the noise better than the policy."""
 GAIN = (0.4, 1.1)
 """What a policy's actions are multiplied by, drawn for each episode."""
 FRAIL = {"SafetyHopperVelocity-v1": ((0.8, 1.1), 0.25), "SafetyWalker2dVelocity-v1": ((0.8, 1.1), 0.25),
-         "SafetyHalfCheetahVelocity-v1": ((0.8, 1.1), 1.0)}
+         "SafetyHalfCheetahVelocity-v1": ((0.8, 1.1), 1.0), "SafetyHumanoidVelocity-v1": ((0.9, 1.1), 0.5)}
 """What falls (the Cheetah: stands still) by less than that: another range of gains, and a factor on the noise."""
 DIGITS = 5
 
@@ -36,8 +37,9 @@ DIGITS = 5
 class LinearPolicy:
     """action = clip(weights [(observation - mean) / deviation, 1]), bounds [-1, 1].
 
-    weights: (action size, observation size + 1). mean, deviation: (observation size,). penalty: what a step with cost
-    took off the reward it was found with. reward, cost: mean return and cost of an episode without noise.
+    It looks at the first N numbers of the observation, or at all. weights: (action size, N + 1). mean, deviation: (N,).
+    penalty: what a step with cost took off the reward it was found with. reward, cost: mean return and cost of an
+    episode without noise.
     """
 
     weights: np.ndarray
@@ -49,7 +51,7 @@ class LinearPolicy:
 
     def action(self, observation: np.ndarray, gain: float = 1.0) -> np.ndarray:
         """(action size,) in [-1, 1]."""
-        normalized = (observation - self.mean) / self.deviation
+        normalized = (observation[:len(self.mean)] - self.mean) / self.deviation
         return np.clip(gain * (self.weights[:, :-1] @ normalized + self.weights[:, -1]), -1, 1)
 
     def to_json(self) -> dict[str, Any]:

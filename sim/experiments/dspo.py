@@ -31,7 +31,7 @@ from safe_policy_core.methods.dspo.trajectories import Trajectories
 from safe_policy_core.methods.overrides import override, preset
 from safe_policy_core.methods.registry import load_policy
 from safe_policy_core.training.offline import train_offline
-from sim.collectors.tasks import TASKS
+from sim.collectors.tasks import BENCHMARK, TASKS
 from sim.experiments.dspo_results import append_quality, read_quality, require_settings, write_table
 from sim.experiments.job import Job, run_job
 from sim.experiments.rows import Row, append, read_rows
@@ -79,7 +79,7 @@ def settings_of(dataset: str, chosen: tuple[str, ...]) -> tuple[str, ...]:
 class DspoExperiment:
     """Trains and tests every method and discriminator. Rows that are in the results already are not run again."""
 
-    datasets: tuple[str, ...] = tuple(TASKS)
+    datasets: tuple[str, ...] = BENCHMARK
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("dspo", "dspo_recalled", *BASELINES)
     variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "all_unlabelled", "no_return_agnostic_gp",

@@ -16,7 +16,7 @@ from safe_policy_core.data.dsrl import DsrlDataset, read_dsrl
 from safe_policy_core.errors import ConfigurationError
 from safe_policy_core.training.steps import Precision
 from sim.collectors.collect import collect, command_of
-from sim.collectors.tasks import TASKS
+from sim.collectors.tasks import BENCHMARK, TASKS
 from sim.experiments.budget import Name, budget
 from sim.experiments.job import Failure, Job, concerns, configuration, dsrl_methods
 from sim.experiments.rows import Row, append, read_rows
@@ -43,7 +43,7 @@ class OfflineSafeRl:
     methods: tuple[str, ...] = ()
     """METHOD or METHOD:PRESET; by default every one that learns from DSRL files."""
 
-    datasets: tuple[str, ...] = tuple(TASKS)
+    datasets: tuple[str, ...] = BENCHMARK
     """Of the benchmark."""
 
     seeds: tuple[int, ...] = (0, 1, 2)

@@ -2,6 +2,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import mujoco
 import numpy as np
 import pytest
 
@@ -13,12 +14,13 @@ from sim.collectors.controller import ActionNoise
 from sim.collectors.evolution import Evolution
 from sim.collectors.field import Orbiting, Seeking, Sensors, steer
 from sim.collectors.gait import NOISE, Gait, LinearPolicy, read_gaits, write_gaits
+from sim.collectors.standing import Balance
 from sim.collectors.tasks import TASKS, find_task
 from sim.commands import Collect
 from sim.safety_gymnasium import SafetyGymnasiumEnv
 
-SEARCHED = [name for name, task in TASKS.items() if task.controller == "gait:Gait"]
-"""Whose demonstrators are linear policies."""
+SEARCHED = [name for name, task in TASKS.items() if task.controller == "gait:Gait" and not task.for_falls]
+"""Whose demonstrators are linear policies of more or less reward and cost."""
 
 
 @pytest.mark.parametrize("name", SEARCHED)
@@ -52,6 +54,42 @@ def test_what_was_recorded_with_a_policy_is_what_it_does() -> None:
         total += reward
     env.close()
     assert total == pytest.approx(policy.reward, rel=0.2)
+
+
+def test_the_humanoid_stands_by_its_first_gait_and_falls_without() -> None:
+    env = find_task("HumanoidVelocity").make_env()
+    lasted = []
+    for policy in (read_gaits(env.env_id)[0].action, lambda _: np.zeros(17)):
+        (observation, _), terminated, steps = env.reset(0), False, 0
+        while not terminated and steps < 300:
+            observation, _, _, terminated, *_ = env.step(policy(observation["vector"]).astype(np.float32))
+            steps += 1
+        lasted.append(steps)
+    env.close()
+    assert lasted[0] == 300
+    assert lasted[1] < 100
+
+
+def test_balance_is_at_rest_and_its_regulator_steadies_what_would_fall() -> None:
+    env = SafetyGymnasiumEnv(find_task("HumanoidVelocity").env_id)
+    balance = Balance(env.simulation.model, -0.02, env.simulation.frame_skip)
+    policy, shipped = balance.policy(1000.0), read_gaits(env.env_id)[4]
+    env.close()
+    weight = balance.model.body_mass.sum() * 9.81
+    assert np.abs(balance._forces(balance.pose)[[0, 2, 4]]).max() < 0.01 * weight
+    # The action for a deviation, as the policy gives it, and what that makes of the deviation.
+    speeds, states = balance.model.nv, 2 * balance.model.nv - 2
+    reply = np.zeros((17, states))
+    for index in range(states):
+        deviation = np.zeros(2 * speeds)
+        deviation[index + 2] = 1e-4
+        pose = balance.pose.copy()
+        mujoco.mj_integratePos(balance.model, pose, deviation[:speeds], 1)
+        seen = np.concatenate([pose[2:], deviation[speeds:]])
+        reply[:, index] = (policy.weights[:, :-1] @ (seen - policy.mean)) / 1e-4
+    steadied = np.abs(np.linalg.eigvals(balance.change + balance.effect @ reply)).max()
+    assert steadied < 1 < np.abs(np.linalg.eigvals(balance.change)).max()
+    np.testing.assert_allclose(policy.weights, shipped.weights, rtol=0.05, atol=0.05)
 
 
 def test_gaits_of_other_bodies_stay_in_the_file(tmp_path: Path) -> None:
