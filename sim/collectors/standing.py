@@ -62,8 +62,8 @@ class Standing:
 class Balance:
     """A pose at rest with knees at `bend` [rad], and what happens near to it in a control step of `frames`.
 
-    pose: (nq,). action: (nu,) in units of the motors' bounds, which holds it. change, effect: what the state
-    (deviations of positions and speeds, without the two of the place on the ground) and the action do to the next state.
+    pose: (nq,). action: (nu,) in units of the motors' bounds, which holds it. change, effect: what deviations of the
+    state (positions and speeds, without the two of the place on the ground) and of the action do to the next state.
     """
 
     def __init__(self, model: mujoco.MjModel, bend: float, frames: int) -> None:

@@ -59,9 +59,9 @@ FALLING_FAILS = ("HopperVelocity", "HumanoidVelocity", "Walker2dVelocity")
 """Where an episode fails by ending early, as in the paper's Table 3; elsewhere by any cost."""
 TABLE_HEAD = "| dataset | method | seeds | reward | cost | failures |"
 LEGEND = """The same checkpoint with and without alignment. Normalised reward and cost as in `offline_safe_rl.md`, mean
-± deviation over the seeds; a failure is an episode with any cost (Hopper, Humanoid, Walker2d: one that ends
-early), with an exact 95% interval over all episodes. **Bold**: cost or failure rate is lower than without alignment. _Italic_:
-the reward is lower by more than 5%."""
+± deviation over the seeds; a failure is an episode with any cost (Hopper, Humanoid, Walker2d: one that ends early),
+with an exact 95% interval over all episodes. **Bold**: cost or failure rate is lower than without alignment.
+_Italic_: the reward is lower by more than 5%."""
 
 
 @dataclass(frozen=True)
