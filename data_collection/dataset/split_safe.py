@@ -29,6 +29,10 @@ class SplitSafe:
     share: float = 0.5
     """The demonstrations are drawn from this share of the safe episodes, those of the highest returns."""
 
+    even_returns: bool = False
+    """In each tenth of the returns as many safe as unsafe episodes stay unlabelled, the others are left out: then
+    the return tells nothing of safety, as DSPO's return-agnostic term supposes. For experiments: it uses the truth."""
+
     seed: int = 0
 
     def run(self) -> dict[str, Any]:
@@ -38,4 +42,4 @@ class SplitSafe:
         if not 0 < self.share <= 1:
             raise ConfigurationError(f"share: expected more than 0 and at most 1, got {self.share}")
         return split_safe(self.data, self.out, demonstrations=self.demonstrations, cost_limit=self.cost_limit,
-                          share=self.share, seed=self.seed)
+                          share=self.share, even_returns=self.even_returns, seed=self.seed)

@@ -23,6 +23,7 @@ from safe_policy_core.data.sources import SAFE, UNLABELLED, open_data
 from safe_policy_core.errors import ConfigurationError, DatasetError
 
 SCORING = "scoring.json"
+EVEN_PARTS = 10
 KEPT_METADATA = ("specs", "task", "limits", "calibration")
 """Of an episode's metadata. What came of it is left out, and what tells when it was recorded: seeds, scenes and
 versions come in blocks, as a collection goes through one behaviour after another."""
@@ -50,9 +51,25 @@ def choose_demonstrations(returns: np.ndarray, safe: np.ndarray, count: int, sha
     return rng.permutation(best[:max(count, round(share * len(best)))])[:count]
 
 
+def even(returns: np.ndarray, safe: np.ndarray) -> np.ndarray:
+    """Places, ascending, of the first of each kind in each tenth of the returns, as many of either: then the return
+    tells next to nothing of safety. Raises `DatasetError` where no tenth has both."""
+    edges = np.quantile(returns, np.linspace(0, 1, EVEN_PARTS + 1)[1:-1])
+    part, kept = np.searchsorted(edges, returns, side="right"), []
+    for number in range(EVEN_PARTS):
+        kinds = [np.flatnonzero((part == number) & (safe == kind)) for kind in (True, False)]
+        kept += [places[:min(map(len, kinds))] for places in kinds]
+    found = np.sort(np.concatenate(kept))
+    if not len(found):
+        raise DatasetError("even_returns: no tenth of the returns has safe and unsafe episodes")
+    return found
+
+
 def split_safe(sources: tuple[Path, ...], out: Path, *, demonstrations: int = 12, cost_limit: float = 0.0,
-               share: float = 0.5, seed: int = 0) -> dict[str, Any]:
+               share: float = 0.5, even_returns: bool = False, seed: int = 0) -> dict[str, Any]:
     """Writes a split and returns counts. An episode is safe when its total cost is at most `cost_limit`.
+
+    even_returns: as many safe as unsafe ones stay unlabelled in each tenth of the returns (`even`).
 
     Raises `DatasetError` for unfit data and `ConfigurationError` when `out` is there already.
     """
@@ -66,6 +83,8 @@ def split_safe(sources: tuple[Path, ...], out: Path, *, demonstrations: int = 12
         costs = np.array([summary.total_cost for summary in data.summaries])
     chosen = choose_demonstrations(returns, costs <= cost_limit, demonstrations, share, rng)
     others = rng.permutation(np.setdiff1d(np.arange(len(returns)), chosen))
+    if even_returns:
+        others = others[even(returns[others], costs[others] <= cost_limit)]
     truth: dict[str, Any] = {"cost_limit": cost_limit, "seed": seed, "sources": [str(path) for path in sources]}
     for part, indices in ((SAFE, chosen), (UNLABELLED, others)):
         if isinstance(data, DsrlDataset):

@@ -60,6 +60,9 @@ def variants(settings: DiscriminatorConfig) -> dict[str, tuple[DiscriminatorConf
     alone = dataclasses.replace(plain, folds=1, opposite="all")
     return {"dspo": (settings, False), "no_return_agnostic": (plain, False),
             "all_unlabelled": (dataclasses.replace(settings, opposite="all"), False),
+            **{f"all_unlabelled_weight_{weight:g}": (dataclasses.replace(settings, opposite="all",
+                                                                         return_weight=weight), False)
+               for weight in (0.0, 0.2, 1.0)},
             "no_return_agnostic_gp": (dataclasses.replace(plain, gradient_penalty=10.0), False),
             "transformer": (dataclasses.replace(settings, network="transformer"), False),
             "transformer_no_return_agnostic": (dataclasses.replace(plain, network="transformer"), False),
@@ -82,12 +85,15 @@ class DspoExperiment:
     datasets: tuple[str, ...] = BENCHMARK
     seeds: tuple[int, ...] = (0, 1, 2)
     methods: tuple[str, ...] = ("dspo", "dspo_recalled", *BASELINES)
-    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "all_unlabelled", "no_return_agnostic_gp",
-                                 "transformer", "transformer_no_return_agnostic", "states", "changes", "one_fold",
-                                 "taught_transformer", "taught_mlp")
+    variants: tuple[str, ...] = ("dspo", "no_return_agnostic", "all_unlabelled", "all_unlabelled_weight_0",
+                                 "no_return_agnostic_gp", "transformer", "transformer_no_return_agnostic", "states",
+                                 "changes", "one_fold", "taught_transformer", "taught_mlp")
     """Discriminators."""
 
     demonstrations: int = 12
+    even_returns: bool = False
+    """Of the unlabelled only as many safe as unsafe ones in each tenth of the returns (`split-safe --even-returns`)."""
+
     target_cost: float | None = None
     """Cost up to which an episode is safe; by default each dataset's own."""
 
@@ -139,10 +145,11 @@ class DspoExperiment:
         for seed, dataset in tqdm(jobs, desc="dspo", unit="dataset"):
             limit = TASKS[dataset].target_cost if self.target_cost is None else self.target_cost
             config = configs[dataset]
-            split = self.runs / f"{dataset}-{seed}-{limit:g}-{self.demonstrations}" / "split"
+            even = "-even" if self.even_returns else ""
+            split = self.runs / f"{dataset}-{seed}-{limit:g}-{self.demonstrations}{even}" / "split"
             if not split.exists():
                 split_safe((self.data / f"{dataset}.hdf5",), split, demonstrations=self.demonstrations,
-                           cost_limit=limit, seed=seed)
+                           cost_limit=limit, even_returns=self.even_returns, seed=seed)
             for name, (settings, taught) in variants(config.discriminator).items():
                 if name in self.variants and (name, dataset, seed) not in told:
                     quality = self._quality(split, dataclasses.replace(config, discriminator=settings), seed, taught)
@@ -188,7 +195,7 @@ class DspoExperiment:
                    normalized_cost(float(cost), limit), self.episodes)
 
     def _require_settings(self) -> None:
-        split = {name: getattr(self, name) for name in ("preset", "set", "demonstrations")}
+        split = {name: getattr(self, name) for name in ("preset", "set", "demonstrations", "even_returns")}
         if self.methods:
             require_settings(self.out, "--out", split | {
                 name: getattr(self, name) for name in ("steps", "batch", "episodes")})

@@ -14,7 +14,7 @@ from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
 from safe_policy_core.data.episodes import EpisodeStore, read_episode, write_episode
 from safe_policy_core.data.labels import recording_id
 from safe_policy_core.data.scores import Score, read_scores
-from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, read_split, read_truth, split_safe
+from safe_policy_core.data.split_safe import SCORING, choose_demonstrations, even, read_split, read_truth, split_safe
 from safe_policy_core.errors import CheckpointError, ConfigurationError, DatasetError
 from safe_policy_core.evaluation import evaluate
 from safe_policy_core.methods.dspo.config import DspoConfig
@@ -128,6 +128,37 @@ def test_a_dsrl_file_is_split_too(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "split" / "unlabelled.hdf5") as file:
         assert not file["costs"][()].any()
     assert read_truth(tmp_path / "split")[2:].tolist() == (parts.unlabelled.returns.round() % 3 != 0).tolist()
+
+
+def test_even_returns_tell_nothing_of_safety() -> None:
+    rng = np.random.default_rng(0)
+    returns = rng.uniform(0, 1, 2000)
+    safe = rng.uniform(0, 1, 2000) > returns
+    kept = even(returns, safe)
+    assert np.corrcoef(returns, safe)[0, 1] < -0.5
+    assert abs(np.corrcoef(returns[kept], safe[kept])[0, 1]) < 0.05
+    assert safe[kept].sum() == len(kept) / 2 > 400
+    assert (np.diff(kept) > 0).all()
+    # In each tenth the rarer kind is kept whole.
+    lowest = returns <= np.quantile(returns, 0.1)
+    assert set(np.flatnonzero(lowest & ~safe)) <= set(kept)
+    with pytest.raises(DatasetError, match="even_returns: no tenth of the returns has safe and unsafe"):
+        even(np.arange(20.0), np.arange(20) >= 10)
+
+
+def test_a_split_of_even_returns_keeps_its_truth(tmp_path: Path) -> None:
+    """80 episodes of two steps: of 20 returns, four have each, of which three are safe."""
+    episode, values = np.arange(160) // 2, np.arange(160, dtype=np.float32)[:, None]
+    write_dsrl(tmp_path / "data.hdf5", DsrlDataset.from_arrays(
+        observations=values, next_observations=values, actions=np.zeros((160, 1)), rewards=episode // 4 / 2,
+        costs=1.0 * (episode % 4 == 0), terminals=np.zeros(160), timeouts=np.arange(160) % 2))
+    counts = split_safe((tmp_path / "data.hdf5",), tmp_path / "even", demonstrations=5, even_returns=True, seed=1)
+    unlabelled, truth = read_split(tmp_path / "even").unlabelled, read_truth(tmp_path / "even")[5:]
+    assert isinstance(unlabelled, DsrlDataset)
+    assert counts["unlabelled"] == len(unlabelled) == len(truth) == 40
+    assert counts["safe_among_unlabelled"] == truth.sum() == 20
+    assert (truth == (unlabelled.observations[::2, 0] // 2 % 4 != 0)).all()
+    assert abs(np.corrcoef(unlabelled.returns, truth)[0, 1]) < 0.1
 
 
 def test_the_same_seed_makes_the_same_split(source: Path, split: Path, tmp_path: Path) -> None:
