@@ -62,7 +62,7 @@ def variants(settings: DiscriminatorConfig) -> dict[str, tuple[DiscriminatorConf
             "all_unlabelled": (dataclasses.replace(settings, opposite="all"), False),
             **{f"all_unlabelled_weight_{weight:g}": (dataclasses.replace(settings, opposite="all",
                                                                          return_weight=weight), False)
-               for weight in (0.0, 0.2, 1.0)},
+               for weight in (0.0, 0.2, 0.5, 1.0)},
             "no_return_agnostic_gp": (dataclasses.replace(plain, gradient_penalty=10.0), False),
             "transformer": (dataclasses.replace(settings, network="transformer"), False),
             "transformer_no_return_agnostic": (dataclasses.replace(plain, network="transformer"), False),
