@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from safe_policy_core.data.dsrl import DsrlDataset, write_dsrl
 from safe_policy_core.methods.registry import METHODS, make_learner
 from safe_policy_core.methods.sequence import benchmark as sequences
+from safe_policy_core.training.steps import Precision
 from sim.osrl_peer.peer import PYTHON, Job, run
 
 BATCH, STEPS = 512, 30
@@ -34,7 +35,8 @@ def example_dataset(observations: int = 72, actions: int = 2, episodes: int = 20
         terminals=np.zeros(rows, bool), timeouts=ends)
 
 
-def own_step_time(method: str, dataset: DsrlDataset, batch: int, threads: int, steps: int = STEPS) -> float:
+def own_step_time(method: str, dataset: DsrlDataset, batch: int, threads: int, steps: int = STEPS,
+                  precision: Precision = "float32") -> float:
     """Median of a training step [ms], the reading of the batch included."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -42,8 +44,9 @@ def own_step_time(method: str, dataset: DsrlDataset, batch: int, threads: int, s
         learner: Any = make_learner(method, dataset.specs)
         source, rng, durations = learner.data_source(dataset), np.random.default_rng(0), []
         for _ in range(steps):
-            begin = time.perf_counter()
-            learner.update(source.sample(batch, 1, rng))
+            begin, windows = time.perf_counter(), source.sample(batch, 1, rng)
+            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+                learner.update(windows)
             durations.append(time.perf_counter() - begin)
     finally:
         torch.set_num_threads(before)
@@ -87,15 +90,15 @@ def rows() -> list[dict[str, Any]]:
 
 
 def _sequence_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """CDT and QPT beside OSRL's CDT, which has no critics."""
+    """CDT and QPT beside OSRL's CDT, which has no critics and computes in float32."""
     dataset = sequences.example_dataset()
     write_dsrl(path, dataset)
     for batch, steps in ((256, 15), (2048, 5)):
         theirs = _osrl_cdt("cdt", dataset, path, batch, steps)
-        for method in ("cdt", "qpt"):
-            mine = own_step_time(method, dataset, batch, sequences.THREADS, steps)
-            yield _row(f"{method}: training step, batch {batch}, {sequences.THREADS} threads", mine, theirs,
-                       "OSRL's CDT")
+        for method, precision in itertools.product(("cdt", "qpt"), get_args(Precision)):
+            mine = own_step_time(method, dataset, batch, sequences.THREADS, steps, precision)
+            yield _row(f"{method}: training step, batch {batch}, {sequences.THREADS} threads, {precision}", mine,
+                       theirs, "OSRL's CDT")
     theirs = _osrl_cdt("cdt_action", dataset, path, CANDIDATES, STEPS)
     mine = 1e3 * sequences.acting_time(dataset, {"candidates": CANDIDATES}, sequences.THREADS)
     yield _row(f"qpt: action with Q selection, {CANDIDATES} candidates, {sequences.THREADS} threads", mine, theirs,

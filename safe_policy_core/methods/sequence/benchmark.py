@@ -14,7 +14,6 @@ from safe_policy_core.data.dsrl import DsrlDataset
 from safe_policy_core.data.sequences import SequenceStore, augmented, cost_weights
 from safe_policy_core.methods.qpt.config import QptConfig
 from safe_policy_core.methods.qpt.learner import QptLearner
-from safe_policy_core.methods.registry import make_learner
 
 EPISODES, STEPS, SENSORS = 200, 1000, 60
 """As Safety-Gymnasium's goal tasks have them."""
@@ -53,18 +52,6 @@ def rows() -> list[dict[str, Any]]:
     dataset, rng = example_dataset(), np.random.default_rng(0)
     store = SequenceStore(dataset, 10, cost_weights(dataset, 100.0), augmented(dataset, 0.2, rng))
     add("sequences: sample windows of 10 steps", 2048 / seconds(lambda: store.sample(2048, 1, rng), 50), "sequences/s")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
-        for method in ("cdt", "qpt"):
-            learner = make_learner(method, dataset.specs)
-            for batch, calls in ((256, 5), (2048, 3)):
-                windows = store.sample(batch, 1, rng)
-                with torch.autocast("cpu", torch.bfloat16):
-                    taken = seconds(lambda learner=learner, windows=windows: learner.update(windows), calls)  # type: ignore[misc]
-                add(f"{method}: training step, batch {batch}, {THREADS} threads, bfloat16", taken, "s")
-    finally:
-        torch.set_num_threads(threads)
     for name, threads_used, changes in (
             ("1 candidate", 1, {"candidates": 1}),
             ("50 candidates, shared history", 1, {"shared_history": True}),
